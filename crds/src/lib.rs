@@ -1,0 +1,1 @@
+//! The VLFineTune vocabulary that operator and trainer share.
