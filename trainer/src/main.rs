@@ -1,1 +1,7 @@
-fn main() {}
+//! The trainer's command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    trainer::commands::main()
+}

@@ -1,0 +1,1 @@
+//! Manifest, store, retention, export.

@@ -1,0 +1,1 @@
+//! Source -> record -> chat template -> tokens and pixels -> batch, with its cursor.

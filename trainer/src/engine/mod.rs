@@ -1,0 +1,1 @@
+//! Units: forward, backward, recompute, chunked loss.

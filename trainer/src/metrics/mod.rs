@@ -1,0 +1,1 @@
+//! Prometheus registry, throughput, memory, termination report.

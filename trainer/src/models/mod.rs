@@ -1,0 +1,1 @@
+//! Model families: units, tensor names, processors.

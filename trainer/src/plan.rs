@@ -1,0 +1,1 @@
+//! Spec and environment -> `RunPlan`: everything a run needs, resolved.

@@ -1,0 +1,1 @@
+//! The run loop, one step, state and evaluation.
