@@ -1,1 +1,22 @@
-//! Units: forward, backward, recompute, chunked loss.
+//! Everything is a unit: forward, backward, recompute and the chunked loss.
+//!
+//! A model is an ordered list of [`Unit`]s over one [`ParameterStore`]. Families in `models`
+//! assemble them; `train` drives them through [`UnitModel`]; `optim` sees flat buffers only.
+
+mod head;
+mod model;
+mod parameters;
+mod precision;
+mod rng;
+mod side;
+mod streams;
+mod unit;
+mod walk;
+
+pub use head::Head;
+pub use model::{Assembly, LossOutput, PrepareBatch, UnitModel};
+pub use parameters::{FlatBuffer, FrozenParameter, GroupKey, ParameterStore, Span, Tower};
+pub use precision::Precision;
+pub use rng::derive_seed;
+pub use side::{AttentionLayout, Rotary, Segments, SideInputs, VisionSide};
+pub use unit::{Init, Param, ParameterSpec, Stream, Unit, UnitContext, Weights};

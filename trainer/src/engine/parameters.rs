@@ -1,0 +1,130 @@
+//! Parameters as leaf views into flat buffers.
+
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+
+/// Part of the model, for learning rates and switches per tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tower {
+    Vision,
+    Projector,
+    Language,
+}
+
+/// What one flat buffer has in common; the optimizer treats all its elements alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupKey {
+    /// Storage kind: what the optimizer updates.
+    pub dtype: Kind,
+    /// Learning-rate group.
+    pub tower: Tower,
+    /// Whether weight decay applies.
+    pub decay: bool,
+}
+
+/// Where a parameter lies in its flat buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Checkpoint name.
+    pub name: String,
+    pub shape: Vec<i64>,
+    /// Element offset, 64-byte aligned; the gap before the next span holds zeros.
+    pub offset: i64,
+}
+
+impl Span {
+    pub fn numel(&self) -> i64 {
+        self.shape.iter().product()
+    }
+
+    /// This span of a flat `[N]` tensor, in its own shape; shares memory.
+    pub fn view(&self, flat: &Tensor) -> Result<Tensor> {
+        Ok(flat
+            .f_narrow(0, self.offset, self.numel())?
+            .f_view(self.shape.as_slice())?)
+    }
+}
+
+/// The trainable parameters of one unit that share a [`GroupKey`].
+#[derive(Debug)]
+pub struct FlatBuffer {
+    pub key: GroupKey,
+    /// Index of the owning unit, in execution order.
+    pub unit: usize,
+    pub spans: Vec<Span>,
+    /// `[N]` in the storage kind; float32 masters under `BFloat16Mixed`. What the optimizer
+    /// updates and a checkpoint saves; units see it (or its cast) as they gather.
+    pub weights: Tensor,
+    /// `[N]` gradient, in the storage kind; micro-batches add into it.
+    pub grad: Tensor,
+    /// Whether a backward pass reached it since the last [`ParameterStore::zero_grad`]; the
+    /// optimizer skips the buffer if not, as PyTorch does for `grad = None`.
+    pub touched: bool,
+}
+
+/// A parameter that no gradient reaches: a view of the mapped checkpoint where kinds agree.
+#[derive(Debug)]
+pub struct FrozenParameter {
+    pub name: String,
+    pub unit: usize,
+    pub tower: Tower,
+    pub weight: Tensor,
+}
+
+/// All parameters of a model, in execution order: trainable ones in flat buffers, frozen ones
+/// by themselves.
+#[derive(Debug, Default)]
+pub struct ParameterStore {
+    pub(super) buffers: Vec<FlatBuffer>,
+    pub(super) frozen: Vec<FrozenParameter>,
+}
+
+impl ParameterStore {
+    /// The trainable buffers, in an order that depends on the model and the method alone.
+    pub fn buffers(&self) -> &[FlatBuffer] {
+        &self.buffers
+    }
+
+    pub fn buffers_mut(&mut self) -> &mut [FlatBuffer] {
+        &mut self.buffers
+    }
+
+    pub fn frozen(&self) -> &[FrozenParameter] {
+        &self.frozen
+    }
+
+    /// Clears every gradient and its touched mark; once per optimizer step.
+    pub fn zero_grad(&mut self) -> Result<()> {
+        for buffer in self.buffers.iter_mut().filter(|b| b.touched) {
+            let _ = buffer.grad.f_zero_()?;
+            buffer.touched = false;
+        }
+        Ok(())
+    }
+
+    /// Every parameter under its checkpoint name, in storage kind, trainable ones first.
+    pub fn named(&self) -> Result<Vec<(&str, Tensor)>> {
+        let mut all = Vec::new();
+        for buffer in &self.buffers {
+            for span in &buffer.spans {
+                all.push((span.name.as_str(), span.view(&buffer.weights)?));
+            }
+        }
+        for parameter in &self.frozen {
+            all.push((parameter.name.as_str(), parameter.weight.shallow_clone()));
+        }
+        Ok(all)
+    }
+
+    /// The gradient of every trainable parameter under its checkpoint name.
+    pub fn named_grads(&self) -> Result<Vec<(&str, Tensor)>> {
+        let mut all = Vec::new();
+        for buffer in &self.buffers {
+            for span in &buffer.spans {
+                all.push((span.name.as_str(), span.view(&buffer.grad)?));
+            }
+        }
+        Ok(all)
+    }
+}

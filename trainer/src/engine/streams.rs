@@ -1,0 +1,1 @@
+//! Stream values on the way forward, one adding gradient slot per stream on the way back.

@@ -1,0 +1,1 @@
+//! Walks the units forward, and back in reverse.
