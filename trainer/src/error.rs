@@ -18,10 +18,31 @@ pub enum Error {
     Storage(String),
     /// Libtorch failed in a way that no input explains.
     #[error("libtorch: {0}")]
-    Torch(#[from] tch::TchError),
+    Torch(String),
     /// A defect of ours.
     #[error("internal error: {0}")]
     Bug(String),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        let message = error.to_string();
+        if torch_ext::is_out_of_memory(&message) {
+            Self::OutOfMemory(message)
+        } else {
+            Self::Torch(message)
+        }
+    }
+}
+
+impl From<torch_ext::Error> for Error {
+    fn from(error: torch_ext::Error) -> Self {
+        match error {
+            torch_ext::Error::OutOfMemory(message) => Self::OutOfMemory(message),
+            torch_ext::Error::Torch(message) => Self::Torch(message),
+            torch_ext::Error::Io(error) => Self::Storage(error.to_string()),
+        }
+    }
+}
