@@ -1,6 +1,8 @@
 //! The trainer's error: a class that decides the exit code, and a message that names the
 //! field, file or line and the remedy.
 
+use std::path::Path;
+
 /// Why a run ends; maps one to one to the exit codes of `vlft_crds::contract`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +15,9 @@ pub enum Error {
     /// Memory ran out, on the device or the host.
     #[error("{0}")]
     OutOfMemory(String),
+    /// Asked to leave (SIGTERM, SIGINT); the checkpoint was made.
+    #[error("{0}")]
+    Drained(String),
     /// A volume failed: full, read-only, torn.
     #[error("{0}")]
     Storage(String),
@@ -25,6 +30,48 @@ pub enum Error {
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The process exit code by which the operator tells the classes apart.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::User(_) => 10,
+            Self::Data(_) => 11,
+            Self::OutOfMemory(_) => 12,
+            Self::Drained(_) => 14,
+            Self::Storage(_) => 16,
+            // As Rust's own runtime exits after a panic.
+            Self::Torch(_) | Self::Bug(_) => 101,
+        }
+    }
+
+    /// An I/O failure on a volume we write: names the action, the path and what to do.
+    pub fn storage(action: &str, path: &Path, cause: &std::io::Error) -> Self {
+        let remedy = match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                "; free space on that volume, keep fewer checkpoints, or use a larger one"
+            }
+            std::io::ErrorKind::FileTooLarge => "; raise the file size limit (ulimit -f)",
+            std::io::ErrorKind::ReadOnlyFilesystem => "; mount that volume writable",
+            std::io::ErrorKind::PermissionDenied => "; let the trainer's user write there",
+            _ => "",
+        };
+        Self::Storage(format!(
+            "cannot {action} {}: {cause}{remedy}",
+            path.display()
+        ))
+    }
+
+    /// Sorts a panic by its message: tch's infallible operators panic on libtorch's errors, so
+    /// an out-of-memory may arrive that way.
+    pub fn from_panic_message(message: &str) -> Self {
+        if torch_ext::is_out_of_memory(message) {
+            Self::OutOfMemory(message.to_owned())
+        } else {
+            Self::Bug(message.to_owned())
+        }
+    }
+}
 
 impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
@@ -44,5 +91,33 @@ impl From<torch_ext::Error> for Error {
             torch_ext::Error::Torch(message) => Self::Torch(message),
             torch_ext::Error::Io(error) => Self::Storage(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allocator_failure_is_out_of_memory_even_as_a_panic() {
+        let cpu = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: \
+                   can't allocate memory: you tried to allocate 400 bytes.";
+        let error = Error::from(tch::TchError::Torch(cpu.to_owned()));
+        assert!(matches!(error, Error::OutOfMemory(_)), "{error:?}");
+        assert_eq!(Error::from_panic_message(cpu).exit_code(), 12);
+        assert_eq!(
+            Error::from_panic_message("index out of bounds").exit_code(),
+            101
+        );
+    }
+
+    #[test]
+    fn a_full_volume_says_what_to_do() {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let message = Error::storage("write", Path::new("/ckpt/x"), &full).to_string();
+        assert!(
+            message.contains("/ckpt/x") && message.contains("free space"),
+            "{message}"
+        );
     }
 }
