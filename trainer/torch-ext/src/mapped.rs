@@ -73,6 +73,7 @@ impl MappedFile {
     }
 
     fn view(&self, data: *const u8, shape: &[i64], kind: Kind) -> Result<Tensor> {
+        let kind = scalar_type(kind)?;
         let owner = Box::into_raw(Box::new(Arc::clone(&self.0)));
         let mut result = std::ptr::null_mut();
         // SAFETY: the caller checked that the shape lies inside the mapping, which `owner` keeps
@@ -84,7 +85,7 @@ impl MappedFile {
                 data,
                 shape,
                 dims,
-                kind.c_int(),
+                kind,
                 owner,
                 drop_owner,
                 &raw mut result,
@@ -99,6 +100,19 @@ impl MappedFile {
                 Err(error)
             }
         }
+    }
+}
+
+/// libtorch's `ScalarType` of the kinds that a file may hold; tch keeps its own table private.
+fn scalar_type(kind: Kind) -> Result<c_int> {
+    match kind {
+        Kind::Uint8 => Ok(0),
+        Kind::Int64 => Ok(4),
+        Kind::Half => Ok(5),
+        Kind::Float => Ok(6),
+        Kind::Double => Ok(7),
+        Kind::BFloat16 => Ok(15),
+        other => Err(Error::Torch(format!("no mapped tensors of kind {other:?}"))),
     }
 }
 
