@@ -83,6 +83,8 @@ build_trainer() {
   cargo build --quiet --locked --package trainer --bin trainer
   strip -o "$files/trainer" "$CARGO_TARGET_DIR/debug/trainer"
   cp -al "$(stripped_libtorch)" "$files/libtorch"
+  mkdir "$files/examples"
+  cp -r examples/digits "$files/examples/digits"
   build trainer trainer/Dockerfile --build-arg "BASE=$(base_image)"
 }
 
