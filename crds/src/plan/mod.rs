@@ -1,0 +1,3 @@
+//! Pure arithmetic that operator and trainer must agree on.
+
+pub mod batch;
