@@ -205,10 +205,12 @@ impl TerminationReport {
             if excess == 0 {
                 return json;
             }
+            // One byte takes up to six in JSON (`\u0001`): cutting a sixth never cuts too much.
+            let cut = excess.div_ceil(6);
             if !report.log_tail.is_empty() {
-                truncate_front(&mut report.log_tail, excess);
+                truncate_front(&mut report.log_tail, cut);
             } else if !report.message.is_empty() {
-                let keep = report.message.len().saturating_sub(excess);
+                let keep = report.message.len().saturating_sub(cut);
                 truncate_end(&mut report.message, keep);
             } else {
                 report.metrics.clear();

@@ -60,11 +60,17 @@ pub struct Dataset {
 pub struct DatasetSource {
     /// Folder with `metadata.jsonl`, or a file: `hf://`, `s3://`, `pvc://CLAIM/PATH` or
     /// `file:///PATH`.
-    #[schemars(length(min = 8, max = 512), regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$"))]
+    #[schemars(
+        length(min = 8, max = 512),
+        regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$")
+    )]
     pub uri: String,
     /// Folder that image paths are resolved against first; absent means the records' folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 8, max = 512), regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$"))]
+    #[schemars(
+        length(min = 8, max = 512),
+        regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$")
+    )]
     pub image_root: Option<String>,
     /// Relative share of this source where several are mixed; absent means by their sizes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

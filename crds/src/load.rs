@@ -176,7 +176,9 @@ spec:
     }
 
     fn problem(extra: &str) -> String {
-        load_str(&format!("{MINIMAL}{extra}")).unwrap_err().to_string()
+        load_str(&format!("{MINIMAL}{extra}"))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -190,15 +192,39 @@ spec:
     #[test]
     fn problems_name_field_and_remedy() {
         for (extra, parts) in [
-            ("  training: { learningRat: 1 }", vec!["spec.training.learningRat", "`learningRate`"]),
-            ("  training: { learningRate: -1.0 }", vec!["spec.training.learningRate", "minimum"]),
-            ("  training: { learningRate: fast }", vec!["spec.training.learningRate"]),
-            ("  method: { full: {}, lora: {} }", vec!["spec.method", "exactly one"]),
+            (
+                "  training: { learningRat: 1 }",
+                vec!["spec.training.learningRat", "`learningRate`"],
+            ),
+            (
+                "  training: { learningRate: -1.0 }",
+                vec!["spec.training.learningRate", "minimum"],
+            ),
+            (
+                "  training: { learningRate: fast }",
+                vec!["spec.training.learningRate"],
+            ),
+            (
+                "  method: { full: {}, lora: {} }",
+                vec!["spec.method", "exactly one"],
+            ),
             ("  precision: Float8", vec!["spec.precision", "Float8"]),
-            ("  workers: { device: CPU, gpu: { count: 2 } }", vec!["spec.workers", "device: GPU"]),
-            ("  training: { globalBatchSize: 10, microBatchSize: 4 }", vec!["globalBatchSize", "multiple"]),
-            ("  checkpoint: { volume: { claimName: a, size: 1Gi } }", vec!["checkpoint.volume", "claimName"]),
-            ("  workers: { resources: { limits: { nvidia.com/gpu: 1 } } }", vec!["workers.gpu"]),
+            (
+                "  workers: { device: CPU, gpu: { count: 2 } }",
+                vec!["spec.workers", "device: GPU"],
+            ),
+            (
+                "  training: { globalBatchSize: 10, microBatchSize: 4 }",
+                vec!["globalBatchSize", "multiple"],
+            ),
+            (
+                "  checkpoint: { volume: { claimName: a, size: 1Gi } }",
+                vec!["checkpoint.volume", "claimName"],
+            ),
+            (
+                "  workers: { resources: { limits: { nvidia.com/gpu: 1 } } }",
+                vec!["workers.gpu"],
+            ),
         ] {
             let message = problem(extra);
             for part in parts {

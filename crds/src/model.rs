@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Model {
     /// Where the checkpoint folder is: `hf://ORG/NAME`, `s3://BUCKET/PREFIX`,
     /// `pvc://CLAIM/PATH` or `file:///PATH` (a path inside the container).
-    #[schemars(length(min = 8, max = 512), regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$"))]
+    #[schemars(
+        length(min = 8, max = 512),
+        regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$")
+    )]
     pub uri: String,
     /// Branch, tag or commit of an `hf://` model; absent means its default branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct Output {
     /// Where the model is exported to; absent means beside the checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 8, max = 512), regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$"))]
+    #[schemars(
+        length(min = 8, max = 512),
+        regex(pattern = r"^(hf|s3|gs|az|pvc|file)://.+$")
+    )]
     pub uri: Option<String>,
     /// What is written for adapter methods.
     #[serde(default)]

@@ -85,13 +85,23 @@ fn dataset(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
                 | DatasetFormat::WebDataset
         )
     );
-    note(found, format, "spec.dataset.format", "use ImageText or Messages");
+    note(
+        found,
+        format,
+        "spec.dataset.format",
+        "use ImageText or Messages",
+    );
     let mixed = dataset.train.len() > 1 || dataset.validation.len() > 1;
     note(found, mixed, "spec.dataset.train", "give one source only");
     let cut = dataset.truncation == Truncation::Text;
     note(found, cut, "spec.dataset.truncation", "use Drop or Error");
     note(found, dataset.packing, "spec.dataset.packing", "remove it");
-    note(found, dataset.preflight, "spec.dataset.preflight", "run `trainer validate` first");
+    note(
+        found,
+        dataset.preflight,
+        "spec.dataset.preflight",
+        "run `trainer validate` first",
+    );
 }
 
 fn method(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
@@ -108,12 +118,22 @@ fn method(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
     let dora = lora.is_some_and(|lora| lora.use_dora);
     note(found, dora, "spec.method.lora.useDora", "remove it");
     let half = spec.precision == Some(Precision::Float16Mixed);
-    note(found, half, "spec.precision", "use Float32, BFloat16Mixed or BFloat16");
+    note(
+        found,
+        half,
+        "spec.precision",
+        "use Float32, BFloat16Mixed or BFloat16",
+    );
 }
 
 fn parallelism(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
     const ONE: &str = "use one replica with one process";
-    note(found, spec.workers.replicas > 1, "spec.workers.replicas", ONE);
+    note(
+        found,
+        spec.workers.replicas > 1,
+        "spec.workers.replicas",
+        ONE,
+    );
     let processes = spec.workers.processes() > 1;
     note(found, processes, "spec.workers.processesPerReplica", ONE);
     let offload = spec.parallelism.offload != Offload::None;
@@ -121,13 +141,23 @@ fn parallelism(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
     let many = spec.workers.world_size() > 1;
     let sharded = !matches!(spec.parallelism.strategy, Strategy::Auto | Strategy::Ddp);
     // With one process every strategy means the same: nothing is sharded.
-    note(found, many && sharded, "spec.parallelism.strategy", "use Auto");
+    note(
+        found,
+        many && sharded,
+        "spec.parallelism.strategy",
+        "use Auto",
+    );
 }
 
 fn evaluation(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
     let evaluation = &spec.evaluation;
     let text = !evaluation.metrics.is_empty();
-    note(found, text, "spec.evaluation.metrics", "run `trainer generate` on the exported model");
+    note(
+        found,
+        text,
+        "spec.evaluation.metrics",
+        "run `trainer generate` on the exported model",
+    );
     let stop = evaluation.early_stopping.is_some();
     note(found, stop, "spec.evaluation.earlyStopping", "remove it");
 }
@@ -135,8 +165,17 @@ fn evaluation(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
 fn scheduling(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
     let gang = spec.scheduling.gang != Gang::None;
     note(found, gang, "spec.scheduling.gang", "use None");
-    let claims = !spec.workers.pod_overrides.resource_claim_templates.is_empty();
-    note(found, claims, "spec.workers.podOverrides.resourceClaimTemplates", "remove it");
+    let claims = !spec
+        .workers
+        .pod_overrides
+        .resource_claim_templates
+        .is_empty();
+    note(
+        found,
+        claims,
+        "spec.workers.podOverrides.resourceClaimTemplates",
+        "remove it",
+    );
 }
 
 fn run_policy(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
@@ -144,7 +183,17 @@ fn run_policy(spec: &VLFineTuneSpec, found: &mut Vec<Unsupported>) {
     let adapt = policy.oom_policy == OomPolicy::Adapt;
     note(found, adapt, "spec.runPolicy.oomPolicy", "use Fail");
     let hang = policy.hang_timeout_seconds.is_some();
-    note(found, hang, "spec.runPolicy.hangTimeoutSeconds", "remove it");
+    note(
+        found,
+        hang,
+        "spec.runPolicy.hangTimeoutSeconds",
+        "remove it",
+    );
     let fork = spec.resume_from.is_some();
-    note(found, fork, "spec.resumeFrom", "remove it: a run resumes from its own checkpoints");
+    note(
+        found,
+        fork,
+        "spec.resumeFrom",
+        "remove it: a run resumes from its own checkpoints",
+    );
 }

@@ -133,7 +133,10 @@ mod tests {
             ("/plain/path", "no scheme"),
         ] {
             let message = Uri::parse(text).unwrap_err().to_string();
-            assert!(message.contains(part) && message.contains(text), "{message}");
+            assert!(
+                message.contains(part) && message.contains(text),
+                "{message}"
+            );
         }
     }
 }

@@ -18,11 +18,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -105,8 +110,15 @@ fn generated_definition_is_up_to_date() {
     let generated = serde_yaml::to_string(&vlft_crds::VLFineTune::crd()).unwrap();
     let committed =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/vlfinetunes.yaml")).unwrap();
-    assert!(generated == committed, "run `make generate` and commit crds/vlfinetunes.yaml");
-    assert!(committed.len() < 200_000, "the definition has {} bytes", committed.len());
+    assert!(
+        generated == committed,
+        "run `make generate` and commit crds/vlfinetunes.yaml"
+    );
+    assert!(
+        committed.len() < 200_000,
+        "the definition has {} bytes",
+        committed.len()
+    );
 }
 
 #[test]
@@ -116,14 +128,22 @@ fn every_example_loads_and_is_supported() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let is_yaml = path.extension().is_some_and(|ending| ending == "yaml");
-        let text = if is_yaml { std::fs::read_to_string(&path).unwrap() } else { continue };
+        let text = if is_yaml {
+            std::fs::read_to_string(&path).unwrap()
+        } else {
+            continue;
+        };
         if !text.contains("kind: VLFineTune") {
             continue;
         }
         let finetune = vlft_crds::load::load_file(&path)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let unsupported = vlft_crds::unsupported::unsupported_parts(&finetune.spec);
-        assert!(unsupported.is_empty(), "{}: {unsupported:?}", path.display());
+        assert!(
+            unsupported.is_empty(),
+            "{}: {unsupported:?}",
+            path.display()
+        );
         examples += 1;
     }
     assert!(examples > 0, "no example was found in {folder}");

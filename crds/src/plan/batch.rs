@@ -82,7 +82,11 @@ mod tests {
         spec.workers.replicas = 2;
         let plan = batch_plan(&spec, 5).unwrap();
         assert_eq!(
-            (plan.micro_batch_size, plan.accumulation_steps, plan.world_size),
+            (
+                plan.micro_batch_size,
+                plan.accumulation_steps,
+                plan.world_size
+            ),
             (4, 3, 2)
         );
         assert_eq!(plan.global_batch_size(), 24);
