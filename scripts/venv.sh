@@ -3,11 +3,16 @@
 #
 # Usage: scripts/venv.sh 5    (transformers 5 and PEFT)
 #        scripts/venv.sh 4    (the last transformers 4)
+#        scripts/venv.sh      (both)
 # Prints the environment's python on standard output, what it does on standard error.
 # An environment is keyed by a hash of its pinned requirements; both share one torch.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-series="${1:-}"
+if [ $# -eq 0 ]; then
+  for series in 5 4; do "${BASH_SOURCE[0]}" "$series"; done
+  exit
+fi
+series="$1"
 requirements="$VLFT_ROOT/trainer/tests/reference/requirements-$series.txt"
 layout="$VLFT_ROOT/scripts/torch_python"
 say() { echo "venv: $*" >&2; }
