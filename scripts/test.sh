@@ -8,6 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$VLFT_ROOT" || exit 1
 logs="$VLFT_ROOT/out/test"
 mkdir -p "$logs"
+export VLFT_CLUSTER=vlft-test
 passed=0 failed=0
 
 stage() { # name, what it does, command...
@@ -37,7 +38,7 @@ count() { # log, exit code
 }
 
 finish() {
-  "$VLFT_ROOT/scripts/cluster.sh" down --name vlft-test >"$logs/cluster-down.log" 2>&1
+  scripts/cluster.sh down >"$logs/cluster-down.log" 2>&1 || failed=$((failed + 1))
   echo "$passed passed, $failed failed"
   [ "$failed" -eq 0 ]
 }
@@ -47,7 +48,8 @@ prepare() {
 }
 
 on_cluster() {
-  export KUBECONFIG="$VLFT_CACHE/run/vlft-test/kubeconfig"
+  KUBECONFIG="$(scripts/cluster.sh kubeconfig)" || return
+  export KUBECONFIG
   cargo test -p integration --no-fail-fast -- --test-threads "${VLFT_TEST_THREADS:-2}"
 }
 
@@ -62,7 +64,7 @@ stage unit "unit tests: crds, operator, cluster" cargo test -p vlft-crds -p vlft
 stage trainer "trainer: engine, data, parity with Hugging Face transformers, resume" \
   cargo test -p torch-ext -p trainer --no-fail-fast
 stage images "images of operator and trainer" scripts/images.sh || { finish; exit 1; }
-stage cluster "a cluster of two nodes" scripts/cluster.sh up --name vlft-test || { finish; exit 1; }
-stage load "images into the cluster" scripts/cluster.sh load --name vlft-test --all
+stage cluster "a cluster of two nodes" scripts/cluster.sh up || { finish; exit 1; }
+stage load "images into the cluster" scripts/cluster.sh load "$VLFT_CACHE"/images/{operator,trainer,busybox}.tar
 stage integration "integration tests on the cluster" on_cluster
 finish
