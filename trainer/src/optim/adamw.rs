@@ -63,7 +63,9 @@ impl AdamW {
     pub fn step(&mut self, buffers: &[FlatBuffer], rates: &LearningRates) -> Result<()> {
         let Self { settings, states } = self;
         if buffers.len() != states.len() {
-            return Err(Error::Bug("the optimizer was made for other buffers".into()));
+            return Err(Error::Bug(
+                "the optimizer was made for other buffers".into(),
+            ));
         }
         for (buffer, state) in buffers.iter().zip(states.iter_mut()) {
             if buffer.touched {
@@ -85,7 +87,11 @@ impl AdamW {
             });
             let same: Vec<_> = same;
             let slices: Vec<_> = same.iter().map(|(b, s)| slice(b, s)).collect();
-            let decay = if key.decay { settings.weight_decay } else { 0.0 };
+            let decay = if key.decay {
+                settings.weight_decay
+            } else {
+                0.0
+            };
             torch_ext::fused_adamw_(&slices, call(settings, rates.of(key.tower), decay), None)?;
             touched = others;
         }
@@ -203,7 +209,11 @@ mod tests {
         [Some(&[0.3, 0.0, -4.0]), Some(&[1.0, -1.0]), None],
         [Some(&[0.1, 0.2, 0.3]), Some(&[0.0, 0.5]), Some(&[2.0])],
         [Some(&[-3.0, 1.0, 1.0]), Some(&[0.1, 0.1]), Some(&[-1.0])],
-        [Some(&[0.01, 0.02, 0.03]), Some(&[0.04, 0.05]), Some(&[0.06])],
+        [
+            Some(&[0.01, 0.02, 0.03]),
+            Some(&[0.04, 0.05]),
+            Some(&[0.06]),
+        ],
         [Some(&[5.0, -5.0, 1.0]), Some(&[2.0, 2.0]), None],
     ];
 
@@ -246,7 +256,11 @@ mod tests {
         let mut optimizer = AdamW::new(&buffers, SETTINGS).unwrap();
         train(&mut buffers, &mut optimizer, 0..5);
         let expected = [
-            vec![1.002_982_702_629_33, -2.020_387_399_090_208, 0.510_792_400_429_036_2],
+            vec![
+                1.002_982_702_629_33,
+                -2.020_387_399_090_208,
+                0.510_792_400_429_036_2,
+            ],
             vec![0.159_123_022_866_729_58, 3.974_913_337_614_962],
             vec![2.937_433_761_428_693_4],
         ];
@@ -312,7 +326,10 @@ mod tests {
         for (half, full) in half.iter().zip(&full) {
             for (got, want) in values(&half.weights).iter().zip(values(&full.weights)) {
                 // Three roundings to 8 significant bits each of five steps.
-                assert!((got - want).abs() < 0.03 * want.abs().max(1.0), "{got} {want}");
+                assert!(
+                    (got - want).abs() < 0.03 * want.abs().max(1.0),
+                    "{got} {want}"
+                );
             }
         }
     }

@@ -17,13 +17,19 @@ pub fn grad_norm(buffers: &[FlatBuffer]) -> Result<f64> {
             Kind::Double => Kind::Double,
             _ => Kind::Float,
         };
-        norms.push(buffer.grad.f_linalg_vector_norm(2.0, None::<i64>, false, kind)?);
+        norms.push(
+            buffer
+                .grad
+                .f_norm_scalaropt_dim_dtype(2.0, [0i64].as_slice(), false, kind)?,
+        );
     }
     if norms.is_empty() {
         return Ok(0.0);
     }
     // One transfer from the device, however many buffers there are.
-    let total = Tensor::f_stack(&norms, 0)?.f_to_kind(Kind::Double)?.f_norm()?;
+    let total = Tensor::f_stack(&norms, 0)?
+        .f_to_kind(Kind::Double)?
+        .f_norm()?;
     Ok(total.f_double_value(&[])?)
 }
 
