@@ -69,6 +69,8 @@ pub const TRAINER_UID: i64 = 65532;
 /// Labels on every child.
 pub mod label {
     pub const FINETUNE: &str = "vlft.dev/finetune";
+    /// UID of the VLFineTune: tells its children from those of an earlier one of the same name.
+    pub const FINETUNE_UID: &str = "vlft.dev/finetune-uid";
     pub const ATTEMPT: &str = "vlft.dev/attempt";
     pub const ROLE: &str = "vlft.dev/role";
     /// Value of [`ROLE`] on trainer pods.

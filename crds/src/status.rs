@@ -38,6 +38,9 @@ pub struct VLFineTuneStatus {
     /// Attempts that followed a failure.
     #[serde(default)]
     pub restarts: i64,
+    /// Failed attempts that count against `runPolicy.backoffLimit`.
+    #[serde(default)]
+    pub failures: i64,
     /// GPUs of a whole attempt; 0 on CPU.
     #[serde(default)]
     pub gpus: i64,
