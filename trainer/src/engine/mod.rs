@@ -5,18 +5,23 @@
 
 mod head;
 mod model;
-mod parameters;
+pub mod parameters;
 mod precision;
 mod rng;
 mod side;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod walk;
 
-pub use head::Head;
-pub use model::{Assembly, LossOutput, PrepareBatch, UnitModel};
-pub use parameters::{FlatBuffer, FrozenParameter, GroupKey, ParameterStore, Span, Tower};
+pub use head::{Head, Projection};
+pub use model::{Assembly, EngineOptions, LossOutput, PrepareBatch, UnitModel};
+pub use parameters::{
+    FlatBuffer, FrozenParameter, GroupKey, ParameterStore, Span, StoreOptions, TensorSource, Tower,
+};
 pub use precision::Precision;
 pub use rng::derive_seed;
 pub use side::{AttentionLayout, Rotary, Segments, SideInputs, VisionSide};
 pub use unit::{Init, Param, ParameterSpec, Stream, Unit, UnitContext, Weights};
+pub use walk::Recompute;

@@ -1,14 +1,19 @@
 //! A model assembled from units, as `train` and `commands` see it.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use super::{Head, ParameterStore, SideInputs, Unit};
-use crate::batch::Batch;
-use crate::error::{Error, Result};
+use super::head::{ChunkedLoss, Head};
+use super::parameters::{ParameterStore, StoreOptions, TensorSource};
+use super::streams::{Slots, Streams};
+use super::walk::{Recompute, Walk};
+use super::{Precision, SideInputs, Stream, Unit, UnitContext};
+use crate::batch::{Batch, IGNORE_INDEX};
+use crate::error::Result;
 
 /// Computes a family's [`SideInputs`] for a batch.
 pub trait PrepareBatch: Send {
-    fn prepare(&self, batch: &Batch) -> Result<SideInputs>;
+    /// Floating-point side inputs come in `precision`'s compute kind, all on `device`.
+    fn prepare(&self, batch: &Batch, precision: Precision, device: Device) -> Result<SideInputs>;
 }
 
 /// What a family hands over: units in execution order, head, side inputs.
@@ -16,6 +21,18 @@ pub struct Assembly {
     pub units: Vec<Box<dyn Unit>>,
     pub head: Head,
     pub prepare: Box<dyn PrepareBatch>,
+}
+
+/// How a model runs.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    pub precision: Precision,
+    pub device: Device,
+    pub recompute: Recompute,
+    /// Supervised rows whose logits exist at once; `None` chooses by vocabulary size.
+    pub loss_chunk: Option<i64>,
+    /// Seeds parameters that the checkpoint does not have (LoRA).
+    pub seed: u64,
 }
 
 /// A batch's loss.
@@ -33,21 +50,58 @@ pub struct UnitModel {
     head: Head,
     prepare: Box<dyn PrepareBatch>,
     store: ParameterStore,
+    options: EngineOptions,
 }
 
+/// The supervised rows of a batch: `[S]` row indices and `[S]` labels.
+struct Supervised {
+    rows_s: Tensor,
+    labels_s: Tensor,
+}
+
+/// Logits of one chunk take at most this many bytes (float32) unless a chunk is asked for.
+const LOGIT_BYTES: i64 = 256 << 20;
+
 impl UnitModel {
-    pub fn new(assembly: Assembly, store: ParameterStore) -> Self {
+    /// Reads the parameters from `source` and keeps them as `options` say.
+    pub fn new(
+        assembly: Assembly,
+        options: EngineOptions,
+        source: &dyn TensorSource,
+    ) -> Result<Self> {
         let Assembly {
             units,
             head,
             prepare,
         } = assembly;
-        Self {
+        let mut places: Vec<_> = units
+            .iter()
+            .map(|u| (u.parameters(), u.borrows()))
+            .collect();
+        places.push((head.norm.parameters(), head.norm.borrows()));
+        places.push(head.projection.places());
+        let EngineOptions {
+            precision,
+            device,
+            seed,
+            ..
+        } = options;
+        let store = ParameterStore::build(
+            &places,
+            StoreOptions {
+                precision,
+                device,
+                seed,
+            },
+            source,
+        )?;
+        Ok(Self {
             units,
             head,
             prepare,
             store,
-        }
+            options,
+        })
     }
 
     pub fn parameters(&self) -> &ParameterStore {
@@ -58,6 +112,17 @@ impl UnitModel {
         &mut self.store
     }
 
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Names of the units in execution order, the head's two last; indices as in
+    /// [`super::FlatBuffer::unit`].
+    pub fn unit_names(&self) -> Vec<&str> {
+        let units = self.units.iter().map(|unit| unit.name());
+        units.chain([self.head.norm.name(), "head"]).collect()
+    }
+
     /// Adds the gradient of `loss_sum / normaliser` to the flat gradients. `normaliser` is the
     /// number of supervised tokens of the whole optimizer step; `seed` decides dropout.
     pub fn forward_backward(
@@ -66,28 +131,202 @@ impl UnitModel {
         normaliser: f64,
         seed: u64,
     ) -> Result<LossOutput> {
-        let _ = (
-            batch,
+        let _guard = tch::no_grad_guard();
+        let (loss, reached) = self.step(batch, normaliser, seed)?;
+        for unit in reached {
+            self.store.touch(unit);
+        }
+        Ok(loss)
+    }
+
+    fn step(&self, batch: &Batch, normaliser: f64, seed: u64) -> Result<(LossOutput, Vec<usize>)> {
+        let side = self
+            .prepare
+            .prepare(batch, self.options.precision, self.options.device)?;
+        let Some(supervised) = self.supervised(batch, &side)? else {
+            return Ok((
+                LossOutput {
+                    loss_sum: 0.0,
+                    supervised: 0,
+                },
+                Vec::new(),
+            ));
+        };
+        let walk = self.walk(&side, Some(seed));
+        let mut streams = Streams::default();
+        let tape = walk.forward(&mut streams)?;
+        let tracked = streams.tracked(Stream::Hidden);
+        let hidden_th = streams.take(Stream::Hidden)?;
+        drop(streams);
+
+        let mut slots = Slots::default();
+        let (loss, mut reached) = self.head_step(
+            &side,
+            &hidden_th,
+            tracked,
+            &supervised,
             normaliser,
-            seed,
-            &self.units,
-            &self.head,
-            &self.prepare,
-        );
-        Err(Error::Bug(
-            "UnitModel::forward_backward is being written".into(),
+            &mut slots,
+        )?;
+        drop(hidden_th);
+        reached.extend(walk.backward(tape, &mut slots)?);
+        Ok((loss, reached))
+    }
+
+    /// Head and loss, forward and backward; fills the slot of `Hidden` if it is tracked.
+    fn head_step(
+        &self,
+        side: &SideInputs,
+        hidden_th: &Tensor,
+        tracked: bool,
+        supervised: &Supervised,
+        normaliser: f64,
+        slots: &mut Slots,
+    ) -> Result<(LossOutput, Vec<usize>)> {
+        let norm_unit = self.units.len();
+        let rows_sh = hidden_th.f_index_select(0, &supervised.rows_s)?;
+        let rows_sh = rows_sh.f_set_requires_grad(tracked)?;
+        let graph = tracked || self.store.is_trainable(norm_unit);
+        let normed_sh = self.norm(side, &rows_sh, graph)?;
+        let (loss, grad_sh) = self.chunked_loss().loss_and_grad(
+            &normed_sh.f_detach()?,
+            &supervised.labels_s,
+            normaliser,
+            graph,
+        )?;
+        let mut reached = vec![norm_unit + 1];
+        if let Some(grad_sh) = grad_sh {
+            torch_ext::backward(&[(&normed_sh, &grad_sh)])?;
+            reached.push(norm_unit);
+        }
+        if tracked {
+            let zeros = hidden_th.f_zeros_like()?;
+            let grad = zeros.f_index_copy(0, &supervised.rows_s, &rows_sh.f_grad()?)?;
+            slots.add(Stream::Hidden, Some(grad))?;
+        }
+        let loss_sum = f64::try_from(loss)?;
+        Ok((
+            LossOutput {
+                loss_sum,
+                supervised: supervised.labels_s.size1()?,
+            },
+            reached,
         ))
     }
 
     /// The loss alone: no graph, no dropout.
     pub fn loss(&self, batch: &Batch) -> Result<LossOutput> {
-        let _ = batch;
-        Err(Error::Bug("UnitModel::loss is being written".into()))
+        let _guard = tch::no_grad_guard();
+        let side = self
+            .prepare
+            .prepare(batch, self.options.precision, self.options.device)?;
+        let Some(supervised) = self.supervised(batch, &side)? else {
+            return Ok(LossOutput {
+                loss_sum: 0.0,
+                supervised: 0,
+            });
+        };
+        let hidden_th = self.hidden(&side)?;
+        let rows_sh = hidden_th.f_index_select(0, &supervised.rows_s)?;
+        let normed_sh = self.norm(&side, &rows_sh, false)?;
+        let loss = self.chunked_loss().loss(&normed_sh, &supervised.labels_s)?;
+        let supervised = supervised.labels_s.size1()?;
+        Ok(LossOutput {
+            loss_sum: f64::try_from(loss)?,
+            supervised,
+        })
     }
 
-    /// `[T, V]` logits of every position, in the batch's own order; no graph, no dropout.
+    /// `[T, V]` logits of every position, in the batch's own order and the compute kind; no
+    /// graph, no dropout.
     pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
-        let _ = batch;
-        Err(Error::Bug("UnitModel::logits is being written".into()))
+        let _guard = tch::no_grad_guard();
+        let side = self
+            .prepare
+            .prepare(batch, self.options.precision, self.options.device)?;
+        let normed_th = self.norm(&side, &self.hidden(&side)?, false)?;
+        let logits_tv = self.chunked_loss().logits(&normed_th)?;
+        match &side.order_t {
+            None => Ok(logits_tv),
+            Some(order_t) => Ok(logits_tv.f_index_select(0, &order_t.f_argsort(0, false)?)?),
+        }
+    }
+
+    /// Last hidden states `[T, H]`, before the final norm.
+    fn hidden(&self, side: &SideInputs) -> Result<Tensor> {
+        let mut streams = Streams::default();
+        self.walk(side, None).forward(&mut streams)?;
+        streams.take(Stream::Hidden)
+    }
+
+    fn walk<'a>(&'a self, side: &'a SideInputs, seed: Option<u64>) -> Walk<'a> {
+        let recompute = self.options.recompute;
+        Walk {
+            units: &self.units,
+            store: &self.store,
+            side,
+            recompute,
+            seed,
+        }
+    }
+
+    fn norm(&self, side: &SideInputs, rows: &Tensor, graph: bool) -> Result<Tensor> {
+        let weights = self.store.gather(self.units.len(), graph, None)?;
+        let inputs = [rows.shallow_clone()];
+        let context = UnitContext {
+            side,
+            training: graph,
+        };
+        let forward = || self.head.norm.forward(&weights, &inputs, &context);
+        let outputs = if graph {
+            tch::with_grad(forward)?
+        } else {
+            forward()?
+        };
+        let missing = || crate::error::Error::Bug("the final norm returned nothing".to_owned());
+        outputs.into_iter().next().ok_or_else(missing)
+    }
+
+    fn chunked_loss(&self) -> ChunkedLoss<'_> {
+        let unit = self.units.len() + 1;
+        let vocabulary = self.head.vocabulary(&self.units);
+        let chunk = self
+            .options
+            .loss_chunk
+            .unwrap_or(LOGIT_BYTES / 4 / vocabulary.max(1));
+        ChunkedLoss {
+            store: &self.store,
+            unit,
+            chunk: chunk.max(1),
+        }
+    }
+
+    /// `None` if no position is supervised.
+    fn supervised(&self, batch: &Batch, side: &SideInputs) -> Result<Option<Supervised>> {
+        let mut labels_t = batch.labels_t.f_to_device(self.options.device)?;
+        if let Some(order_t) = &side.order_t {
+            labels_t = labels_t.f_index_select(0, order_t)?;
+        }
+        let rows_s = labels_t.f_ne(IGNORE_INDEX)?.f_nonzero()?.f_squeeze_dim(1)?;
+        if rows_s.numel() == 0 {
+            return Ok(None);
+        }
+        let labels_s = labels_t.f_index_select(0, &rows_s)?;
+        Ok(Some(Supervised { rows_s, labels_s }))
+    }
+
+    /// Names of the units that backward would visit.
+    #[cfg(test)]
+    pub(super) fn taped_units(&self, batch: &Batch) -> Result<Vec<&str>> {
+        let _guard = tch::no_grad_guard();
+        let side = self
+            .prepare
+            .prepare(batch, self.options.precision, self.options.device)?;
+        let tape = self.walk(&side, Some(0)).forward(&mut Streams::default())?;
+        Ok(tape
+            .units()
+            .filter_map(|i| self.units.get(i))
+            .map(|unit| unit.name())
+            .collect())
     }
 }

@@ -7,6 +7,8 @@ use tch::Tensor;
 pub struct SideInputs {
     /// `[T]` int64, in the engine's order (segments sorted by length, see [`Segments`]).
     pub input_ids_t: Tensor,
+    /// `[T]` int64: the batch's row that each of the engine's rows holds; absent if the same.
+    pub order_t: Option<Tensor>,
     /// One entry per kind of attention in the language model (most families: one).
     pub language: Vec<AttentionLayout>,
     /// Absent for a text-only batch.
@@ -32,11 +34,11 @@ pub struct AttentionLayout {
     pub causal: bool,
 }
 
-/// `[T, D]` cosines and sines, in the compute kind.
+/// `[T, D]` cosines and sines, in the compute kind; the sines of the first half are negated.
 #[derive(Debug)]
 pub struct Rotary {
     pub cos_td: Tensor,
-    pub sin_td: Tensor,
+    pub signed_sin_td: Tensor,
 }
 
 /// Isolated runs of rows. They are kept sorted by length, so that each run of equal lengths is
@@ -45,4 +47,71 @@ pub struct Rotary {
 pub struct Segments {
     /// `(length, count)`, in row order.
     pub groups: Vec<(i64, i64)>,
+}
+
+impl Segments {
+    /// Sorts segments of these lengths. Also returns the order of rows that the groups imply
+    /// (`order[i]` is the given row that row `i` holds), or `None` if it is already that.
+    pub fn sorted(lengths: &[i64]) -> (Self, Option<Vec<i64>>) {
+        let mut groups: Vec<(i64, i64)> = Vec::new();
+        let mut by_length: Vec<usize> = (0..lengths.len()).collect();
+        by_length.sort_by_key(|&i| lengths.get(i));
+        for &length in by_length
+            .iter()
+            .filter_map(|&i| lengths.get(i))
+            .filter(|l| **l > 0)
+        {
+            match groups.last_mut() {
+                Some((last, count)) if *last == length => *count += 1,
+                _ => groups.push((length, 1)),
+            }
+        }
+        let in_order = by_length.is_sorted();
+        (
+            Self { groups },
+            (!in_order).then(|| row_order(lengths, &by_length)),
+        )
+    }
+
+    /// Number of rows of each group.
+    pub fn group_rows(&self) -> Vec<i64> {
+        self.groups
+            .iter()
+            .map(|(length, count)| length * count)
+            .collect()
+    }
+}
+
+fn row_order(lengths: &[i64], segments: &[usize]) -> Vec<i64> {
+    let mut starts = Vec::with_capacity(lengths.len());
+    let mut next = 0;
+    for length in lengths {
+        starts.push(next);
+        next += length;
+    }
+    let spans = segments
+        .iter()
+        .filter_map(|&i| Some((*starts.get(i)?, *lengths.get(i)?)));
+    spans
+        .flat_map(|(start, length)| start..start + length)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Segments;
+
+    #[test]
+    fn equal_lengths_form_one_group_and_keep_their_order() {
+        let (segments, order) = Segments::sorted(&[2, 1, 2]);
+        assert_eq!(segments.groups, [(1, 1), (2, 2)]);
+        assert_eq!(segments.group_rows(), [1, 4]);
+        assert_eq!(order, Some(vec![2, 0, 1, 3, 4]));
+    }
+
+    #[test]
+    fn sorted_lengths_need_no_reordering() {
+        assert_eq!(Segments::sorted(&[3, 3, 5]).1, None);
+        assert_eq!(Segments::sorted(&[]).0.groups, []);
+    }
 }

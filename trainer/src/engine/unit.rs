@@ -84,7 +84,8 @@ pub trait Unit: Send {
     fn borrows(&self) -> &[String] {
         &[]
     }
-    fn reads(&self) -> &[Stream];
+    /// May depend on the batch: a text-only one has no vision stream.
+    fn reads(&self, side: &SideInputs) -> &[Stream];
     fn writes(&self) -> &[Stream];
     /// False if this batch has nothing for the unit (vision units of a text-only batch).
     fn active(&self, side: &SideInputs) -> bool;

@@ -1,1 +1,182 @@
 //! Walks the units forward, and back in reverse.
+
+use tch::Tensor;
+
+use super::streams::{Slots, Streams};
+use super::{ParameterStore, SideInputs, Unit, UnitContext, derive_seed};
+use crate::error::Result;
+
+/// Which units keep only their inputs and run again during backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recompute {
+    pub vision: bool,
+    pub language: bool,
+}
+
+/// One walk over the units with one batch.
+pub(super) struct Walk<'a> {
+    pub units: &'a [Box<dyn Unit>],
+    pub store: &'a ParameterStore,
+    pub side: &'a SideInputs,
+    pub recompute: Recompute,
+    /// Decides dropout; without it nothing is dropped and no graph is kept.
+    pub seed: Option<u64>,
+}
+
+/// What backward needs of one unit.
+struct Step {
+    unit: usize,
+    inputs: Vec<Tensor>,
+    /// Absent if the unit is to run again.
+    kept: Option<Run>,
+}
+
+/// A unit's graph.
+struct Run {
+    outputs: Vec<Tensor>,
+    /// Looked-up rows of a trainable table.
+    rows: Option<Tensor>,
+}
+
+/// The units that backward will visit, in forward order.
+#[derive(Default)]
+pub(super) struct Tape(Vec<Step>);
+
+#[cfg(test)]
+impl Tape {
+    pub(super) fn units(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|step| step.unit)
+    }
+}
+
+impl Walk<'_> {
+    /// Runs every active unit; `streams` ends with what they wrote.
+    pub(super) fn forward(&self, streams: &mut Streams) -> Result<Tape> {
+        let mut tape = Tape::default();
+        for (index, unit) in self.units.iter().enumerate() {
+            if unit.active(self.side) {
+                self.forward_unit(index, unit.as_ref(), streams, &mut tape)?;
+            }
+        }
+        Ok(tape)
+    }
+
+    fn forward_unit(
+        &self,
+        index: usize,
+        unit: &dyn Unit,
+        streams: &mut Streams,
+        tape: &mut Tape,
+    ) -> Result<()> {
+        let reads = unit.reads(self.side);
+        let inputs = streams.read(reads)?;
+        let fed = reads.iter().any(|name| streams.tracked(*name));
+        let tracked = self.seed.is_some() && (fed || self.store.is_trainable(index));
+        let keep = tracked && !self.recomputes(unit);
+        let run = self.run(index, unit, &inputs, keep)?;
+        let outputs = run
+            .outputs
+            .iter()
+            .map(Tensor::f_detach)
+            .collect::<Result<_, _>>()?;
+        streams.write(unit.writes(), outputs, tracked);
+        if tracked {
+            tape.0.push(Step {
+                unit: index,
+                inputs,
+                kept: keep.then_some(run),
+            });
+        }
+        Ok(())
+    }
+
+    fn recomputes(&self, unit: &dyn Unit) -> bool {
+        use super::Tower::{Language, Projector, Vision};
+        match unit.parameters().first().map(|p| p.tower) {
+            Some(Vision | Projector) => self.recompute.vision,
+            Some(Language) => self.recompute.language,
+            None => false,
+        }
+    }
+
+    /// One forward through a unit, identical whenever it is repeated.
+    fn run(&self, index: usize, unit: &dyn Unit, inputs: &[Tensor], graph: bool) -> Result<Run> {
+        if let Some(seed) = self.seed.filter(|_| unit.random()) {
+            tch::manual_seed(derive_seed(&[seed, index as u64]).cast_signed());
+        }
+        let weights = self.store.gather(index, graph, unit.lookup())?;
+        let mut inputs: Vec<_> = inputs.iter().map(Tensor::shallow_clone).collect();
+        let mut rows = None;
+        if let Some(table) = unit.lookup() {
+            let looked_up = self
+                .store
+                .look_up(index, table, &self.side.input_ids_t, graph)?;
+            rows = looked_up.requires_grad().then(|| looked_up.shallow_clone());
+            inputs.push(looked_up);
+        }
+        let context = UnitContext {
+            side: self.side,
+            training: self.seed.is_some(),
+        };
+        let forward = || unit.forward(&weights, &inputs, &context);
+        let outputs = if graph {
+            tch::with_grad(forward)?
+        } else {
+            tch::no_grad(forward)?
+        };
+        Ok(Run { outputs, rows })
+    }
+
+    /// Runs the taped units in reverse, from the gradients in `slots`. Returns the units whose
+    /// parameters were reached.
+    pub(super) fn backward(&self, tape: Tape, slots: &mut Slots) -> Result<Vec<usize>> {
+        let mut reached = Vec::new();
+        for step in tape.0.into_iter().rev() {
+            let index = step.unit;
+            if self.backward_unit(step, slots)? {
+                reached.push(index);
+            }
+        }
+        Ok(reached)
+    }
+
+    fn backward_unit(&self, step: Step, slots: &mut Slots) -> Result<bool> {
+        let Some(unit) = self.units.get(step.unit).map(AsRef::as_ref) else {
+            return Ok(false);
+        };
+        let grads: Vec<_> = unit.writes().iter().map(|name| slots.take(*name)).collect();
+        if grads.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+        let run = match step.kept {
+            Some(run) => run,
+            None => self.run(step.unit, unit, &step.inputs, true)?,
+        };
+        let pairs: Vec<_> = run
+            .outputs
+            .iter()
+            .zip(&grads)
+            .filter_map(|(o, g)| g.as_ref().map(|g| (o, g)))
+            .collect();
+        torch_ext::backward(&pairs)?;
+        for (name, input) in unit.reads(self.side).iter().zip(&step.inputs) {
+            slots.add(*name, defined_grad(input)?)?;
+        }
+        if let (Some(table), Some(rows)) = (unit.lookup(), &run.rows)
+            && let Some(grad) = defined_grad(rows)?
+        {
+            self.store
+                .add_row_grads(step.unit, table, &self.side.input_ids_t, &grad)?;
+        }
+        Ok(true)
+    }
+}
+
+/// A leaf's gradient, if backward reached it.
+fn defined_grad(leaf: &Tensor) -> Result<Option<Tensor>> {
+    if !leaf.requires_grad() {
+        return Ok(None);
+    }
+    let grad = leaf.f_grad()?;
+    Ok(grad.defined().then_some(grad))
+}

@@ -1,7 +1,15 @@
 //! Parameters as leaf views into flat buffers.
 
+mod build;
+mod gather;
+
+use std::collections::HashMap;
+
 use tch::{Kind, Tensor};
 
+pub use build::{StoreOptions, TensorSource};
+
+use super::Precision;
 use crate::error::Result;
 
 /// Part of the model, for learning rates and switches per tower.
@@ -47,6 +55,8 @@ impl Span {
 }
 
 /// The trainable parameters of one unit that share a [`GroupKey`].
+///
+/// `weights` and `grad` are only ever changed in place: leaf views share their memory.
 #[derive(Debug)]
 pub struct FlatBuffer {
     pub key: GroupKey,
@@ -61,6 +71,8 @@ pub struct FlatBuffer {
     /// Whether a backward pass reached it since the last [`ParameterStore::zero_grad`]; the
     /// optimizer skips the buffer if not, as PyTorch does for `grad = None`.
     pub touched: bool,
+    /// One leaf per span, where units compute in the storage kind; else made while gathering.
+    leaves: Vec<Tensor>,
 }
 
 /// A parameter that no gradient reaches: a view of the mapped checkpoint where kinds agree.
@@ -72,12 +84,23 @@ pub struct FrozenParameter {
     pub weight: Tensor,
 }
 
+/// Where a unit's parameter is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Trainable { buffer: usize, span: usize },
+    Frozen(usize),
+}
+
 /// All parameters of a model, in execution order: trainable ones in flat buffers, frozen ones
-/// by themselves.
-#[derive(Debug, Default)]
+/// by themselves. A parameter has one owning unit and any number of borrowers.
+#[derive(Debug)]
 pub struct ParameterStore {
-    pub(super) buffers: Vec<FlatBuffer>,
-    pub(super) frozen: Vec<FrozenParameter>,
+    precision: Precision,
+    buffers: Vec<FlatBuffer>,
+    frozen: Vec<FrozenParameter>,
+    /// Per unit: its own parameters in declared order, then the borrowed ones.
+    units: Vec<Vec<Place>>,
+    places: HashMap<String, Place>,
 }
 
 impl ParameterStore {
@@ -94,6 +117,10 @@ impl ParameterStore {
         &self.frozen
     }
 
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Clears every gradient and its touched mark; once per optimizer step.
     pub fn zero_grad(&mut self) -> Result<()> {
         for buffer in self.buffers.iter_mut().filter(|b| b.touched) {
@@ -105,26 +132,27 @@ impl ParameterStore {
 
     /// Every parameter under its checkpoint name, in storage kind, trainable ones first.
     pub fn named(&self) -> Result<Vec<(&str, Tensor)>> {
-        let mut all = Vec::new();
-        for buffer in &self.buffers {
-            for span in &buffer.spans {
-                all.push((span.name.as_str(), span.view(&buffer.weights)?));
-            }
-        }
-        for parameter in &self.frozen {
-            all.push((parameter.name.as_str(), parameter.weight.shallow_clone()));
-        }
+        let mut all = self.spans_of(|buffer| &buffer.weights)?;
+        all.extend(
+            self.frozen
+                .iter()
+                .map(|p| (p.name.as_str(), p.weight.shallow_clone())),
+        );
         Ok(all)
     }
 
     /// The gradient of every trainable parameter under its checkpoint name.
     pub fn named_grads(&self) -> Result<Vec<(&str, Tensor)>> {
-        let mut all = Vec::new();
-        for buffer in &self.buffers {
-            for span in &buffer.spans {
-                all.push((span.name.as_str(), span.view(&buffer.grad)?));
-            }
-        }
-        Ok(all)
+        self.spans_of(|buffer| &buffer.grad)
+    }
+
+    fn spans_of(&self, flat: impl Fn(&FlatBuffer) -> &Tensor) -> Result<Vec<(&str, Tensor)>> {
+        let spans = self
+            .buffers
+            .iter()
+            .flat_map(|b| b.spans.iter().map(move |s| (b, s)));
+        spans
+            .map(|(buffer, span)| Ok((span.name.as_str(), span.view(flat(buffer))?)))
+            .collect()
     }
 }
