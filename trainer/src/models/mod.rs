@@ -1,1 +1,20 @@
 //! Model families: units, tensor names, processors.
+//!
+//! A family is one folder (its config, its units put together from [`layers`], [`vision`] and
+//! [`language`], its side inputs, its processor) and one line in [`registry`].
+
+mod builder;
+mod config;
+pub mod hf;
+mod language;
+mod layers;
+mod options;
+pub mod qwen2_vl;
+pub mod registry;
+mod vision;
+mod weights;
+
+pub use config::{ConfigJson, Section};
+pub use options::{LoraOptions, LoraTargets, Method, ModelOptions, Towers};
+pub use registry::load;
+pub use weights::Weights;

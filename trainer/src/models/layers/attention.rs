@@ -1,0 +1,62 @@
+//! Scaled dot-product attention over isolated segments of rows.
+
+use tch::Tensor;
+
+use crate::engine::AttentionLayout;
+use crate::error::Result;
+
+/// Attention of `[T, N, D]` queries over `[T, M, D]` keys and values (M divides N: grouped
+/// heads), each segment by itself. Segments of equal length run as one batch. Returns
+/// `[T, N * D]`.
+pub fn attend(
+    query_tnd: &Tensor,
+    key_tmd: &Tensor,
+    value_tmd: &Tensor,
+    layout: &AttentionLayout,
+    dropout: f64,
+) -> Result<Tensor> {
+    let groups = &layout.segments.groups;
+    let mut outputs = Vec::with_capacity(groups.len());
+    if let [(length, count)] = groups.as_slice() {
+        let parts = [query_tnd, key_tmd, value_tmd];
+        return attend_group(parts, *length, *count, layout.causal, dropout);
+    }
+    let rows = layout.segments.group_rows();
+    let split = |x: &Tensor| x.f_split_with_sizes(rows.as_slice(), 0);
+    let (queries, keys, values) = (split(query_tnd)?, split(key_tmd)?, split(value_tmd)?);
+    for (((length, count), q), (k, v)) in groups.iter().zip(&queries).zip(keys.iter().zip(&values))
+    {
+        outputs.push(attend_group(
+            [q, k, v],
+            *length,
+            *count,
+            layout.causal,
+            dropout,
+        )?);
+    }
+    Ok(Tensor::f_cat(&outputs, 0)?)
+}
+
+/// One batch of `count` segments of `length` rows.
+fn attend_group(
+    [query, key, value]: [&Tensor; 3],
+    length: i64,
+    count: i64,
+    causal: bool,
+    dropout: f64,
+) -> Result<Tensor> {
+    let batch = |x: &Tensor| -> Result<Tensor> {
+        let (_, heads, size) = x.size3()?;
+        Ok(x.f_view([count, length, heads, size])?.f_transpose(1, 2)?)
+    };
+    let (_, heads, size) = query.size3()?;
+    let grouped = key.size3()?.1 != heads;
+    let (query, key, value) = (batch(query)?, batch(key)?, batch(value)?);
+    let mask = None::<&Tensor>;
+    let output = Tensor::f_scaled_dot_product_attention(
+        &query, &key, &value, mask, dropout, causal, None, grouped,
+    )?;
+    Ok(output
+        .f_transpose(1, 2)?
+        .f_reshape([count * length, heads * size])?)
+}
