@@ -39,7 +39,18 @@ pub struct VisionBatch {
 
 /// Where a data stream stands. Order is a pure function of seed and epoch, so this is all
 /// that resuming needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Cursor {
     /// Epoch, from 0.
     pub epoch: u64,

@@ -6,9 +6,11 @@
 mod builder;
 mod config;
 pub mod hf;
+pub mod image_config;
 mod language;
 mod layers;
 mod options;
+pub mod pixels;
 pub mod qwen2_vl;
 pub mod registry;
 mod vision;
@@ -16,5 +18,5 @@ mod weights;
 
 pub use config::{ConfigJson, Section};
 pub use options::{LoraOptions, LoraTargets, Method, ModelOptions, Towers};
-pub use registry::load;
+pub use registry::{load, open_processor};
 pub use weights::Weights;

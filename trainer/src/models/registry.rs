@@ -1,14 +1,17 @@
 //! Which families there are, by `architectures[0]` of `config.json`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::config::ConfigJson;
 use super::hf;
+use super::image_config::PixelLimits;
 use super::options::ModelOptions;
 use super::qwen2_vl;
 use super::weights::Weights;
 use crate::engine::{Assembly, Init, Projection, UnitModel};
 use crate::error::{Error, Result};
+use crate::processor::Processor;
 
 /// One supported family.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct Family {
     /// Values of `architectures[0]`.
     pub architectures: &'static [&'static str],
     assemble: fn(&ConfigJson, &Weights, &ModelOptions) -> Result<Assembly>,
+    open_processor: fn(&Path, &ConfigJson, PixelLimits) -> Result<Arc<dyn Processor>>,
 }
 
 /// Every supported family.
@@ -25,6 +29,7 @@ pub const FAMILIES: &[Family] = &[Family {
     name: "Qwen2-VL",
     architectures: &["Qwen2VLForConditionalGeneration"],
     assemble: qwen2_vl::assemble,
+    open_processor: qwen2_vl::processor::open,
 }];
 
 /// The family of a config.
@@ -52,6 +57,12 @@ pub fn load(folder: &Path, options: &ModelOptions) -> Result<UnitModel> {
     let assembly = (family.assemble)(&config, &weights, options)?;
     verify(&assembly, &weights)?;
     UnitModel::new(assembly, options.engine, &weights)
+}
+
+/// Opens a checkpoint folder's processor; the run's own pixel limits outrank the checkpoint's.
+pub fn open_processor(folder: &Path, limits: PixelLimits) -> Result<Arc<dyn Processor>> {
+    let config = ConfigJson::read(folder)?;
+    (find(&config)?.open_processor)(folder, &config, limits)
 }
 
 fn verify(assembly: &Assembly, weights: &Weights) -> Result<()> {
