@@ -3,6 +3,7 @@
 //! A model is an ordered list of [`Unit`]s over one [`ParameterStore`]. Families in `models`
 //! assemble them; `train` drives them through [`UnitModel`]; `optim` sees flat buffers only.
 
+mod generate;
 mod head;
 mod model;
 pub mod parameters;
@@ -15,6 +16,7 @@ mod tests;
 mod unit;
 mod walk;
 
+pub use generate::{GenerateOptions, KeyValueCache, SeenRows, UnitCache, generate, join_equal};
 pub use head::{Head, Projection};
 pub use model::{Assembly, EngineOptions, LossOutput, PrepareBatch, UnitModel};
 pub use parameters::{

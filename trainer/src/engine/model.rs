@@ -6,7 +6,7 @@ use super::head::{ChunkedLoss, Head};
 use super::parameters::{ParameterStore, StoreOptions, TensorSource};
 use super::streams::{Slots, Streams};
 use super::walk::{Recompute, Walk};
-use super::{Precision, SideInputs, Stream, Unit, UnitContext};
+use super::{KeyValueCache, Precision, SideInputs, Stream, Unit, UnitContext};
 use crate::batch::{Batch, IGNORE_INDEX};
 use crate::error::Result;
 
@@ -252,6 +252,25 @@ impl UnitModel {
         }
     }
 
+    /// Runs `B` equally long segments on top of the rows that `cache` already holds of each, and
+    /// returns the `[B, V]` logits of each segment's last row, in the compute kind.
+    pub fn extend(&self, batch: &Batch, cache: &KeyValueCache) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let side = self
+            .prepare
+            .prepare(batch, self.options.precision, self.options.device)?;
+        let mut walk = self.walk(&side, None);
+        walk.cache = Some(cache);
+        let mut streams = Streams::default();
+        walk.forward(&mut streams)?;
+        let hidden_th = streams.take(Stream::Hidden)?;
+        let (rows, width) = hidden_th.size2()?;
+        let length = rows / (batch.segments.len() as i64).max(1);
+        let last_bh = hidden_th.f_view([-1, length, width])?.f_select(1, -1)?;
+        let normed_bh = self.norm(&side, &last_bh, false)?;
+        self.chunked_loss().logits(&normed_bh)
+    }
+
     /// Last hidden states `[T, H]`, before the final norm.
     fn hidden(&self, side: &SideInputs) -> Result<Tensor> {
         let mut streams = Streams::default();
@@ -267,6 +286,7 @@ impl UnitModel {
             side,
             recompute,
             seed,
+            cache: None,
         }
     }
 
@@ -276,6 +296,7 @@ impl UnitModel {
         let context = UnitContext {
             side,
             training: graph,
+            cache: None,
         };
         let forward = || self.head.norm.forward(&weights, &inputs, &context);
         let outputs = if graph {

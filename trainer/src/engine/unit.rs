@@ -4,7 +4,7 @@ use std::ops::Index;
 
 use tch::Tensor;
 
-use super::{SideInputs, Tower};
+use super::{SideInputs, Tower, UnitCache};
 use crate::error::Result;
 
 /// A named activation that travels between units.
@@ -72,6 +72,8 @@ pub struct UnitContext<'a> {
     pub side: &'a SideInputs,
     /// Dropout acts only when true.
     pub training: bool,
+    /// While generating: keys and values that this unit has already seen.
+    pub cache: Option<UnitCache<'a>>,
 }
 
 /// The granule of recompute, sharding, offload, communication and memory accounting.

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::streams::{Slots, Streams};
-use super::{ParameterStore, SideInputs, Unit, UnitContext, derive_seed};
+use super::{KeyValueCache, ParameterStore, SideInputs, Unit, UnitContext, derive_seed};
 use crate::error::Result;
 
 /// Which units keep only their inputs and run again during backward.
@@ -21,6 +21,8 @@ pub(super) struct Walk<'a> {
     pub recompute: Recompute,
     /// Decides dropout; without it nothing is dropped and no graph is kept.
     pub seed: Option<u64>,
+    /// While generating: what the units have already seen.
+    pub cache: Option<&'a KeyValueCache>,
 }
 
 /// What backward needs of one unit.
@@ -117,6 +119,7 @@ impl Walk<'_> {
         let context = UnitContext {
             side: self.side,
             training: self.seed.is_some(),
+            cache: self.cache.map(|cache| cache.unit(index)),
         };
         let forward = || unit.forward(&weights, &inputs, &context);
         let outputs = if graph {

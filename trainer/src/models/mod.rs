@@ -3,8 +3,10 @@
 //! A family is one folder (its config, its units put together from [`layers`], [`vision`] and
 //! [`language`], its side inputs, its processor) and one line in [`registry`].
 
+pub mod adapter;
 mod builder;
 mod config;
+mod generation;
 pub mod hf;
 pub mod image_config;
 mod language;
@@ -16,7 +18,9 @@ pub mod registry;
 mod vision;
 mod weights;
 
+pub use adapter::Adapter;
 pub use config::{ConfigJson, Section};
+pub use generation::stop_ids;
 pub use options::{LoraOptions, LoraTargets, Method, ModelOptions, Towers};
 pub use registry::{load, open_processor};
 pub use weights::Weights;

@@ -63,12 +63,14 @@ fn copy_disturbed(model: &Path, folder: &Path, name: Option<&str>) -> PathBuf {
         .tensors()
         .into_iter()
         .map(|(key, view)| {
-            let scale = if Some(key.as_str()) == name {
-                1.001
-            } else {
-                1.0
-            };
-            let values = view.data().as_chunks::<4>().0.iter().zip(scales);
+            let disturbed = Some(key.as_str()) == name;
+            let scales = [if disturbed { 1.001 } else { 1.0 }, 1.0];
+            let values = view
+                .data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .zip(scales.iter().cycle());
             let data = values.flat_map(|(v, scale)| (f32::from_le_bytes(*v) * scale).to_le_bytes());
             (key, (view.shape().to_vec(), data.collect()))
         })

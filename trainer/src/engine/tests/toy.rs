@@ -328,6 +328,7 @@ impl Toy {
         let context = UnitContext {
             side: &side,
             training: true,
+            cache: None,
         };
         let mut streams: BTreeMap<Stream, Tensor> = BTreeMap::new();
         for unit in self.units().into_iter().chain([self.norm()]) {

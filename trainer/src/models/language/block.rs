@@ -5,7 +5,7 @@ use tch::Tensor;
 use crate::engine::{ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
 use crate::error::{Error, Result};
 use crate::models::builder::UnitBuilder;
-use crate::models::layers::{Activation, Linear, RmsNorm, attend, rotate};
+use crate::models::layers::{Activation, Linear, RmsNorm, attend, attend_cached, rotate};
 
 /// Sizes of a [`DecoderBlock`].
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +103,10 @@ impl DecoderBlock {
         } else {
             0.0
         };
-        let attended = attend(&query, &key, &value, layout, dropout)?;
+        let attended = match &context.cache {
+            None => attend(&query, &key, &value, layout, dropout)?,
+            Some(cache) => attend_cached(&query, &cache.extend(&key, &value)?, layout)?,
+        };
         self.o_proj.forward(&attended, weights, context)
     }
 

@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use crate::engine::AttentionLayout;
-use crate::error::Result;
+use crate::engine::{AttentionLayout, SeenRows};
+use crate::error::{Error, Result};
 
 /// Attention of `[T, N, D]` queries over `[T, M, D]` keys and values (M divides N: grouped
 /// heads), each segment by itself. Segments of equal length run as one batch. Returns
@@ -59,4 +59,39 @@ fn attend_group(
     Ok(output
         .f_transpose(1, 2)?
         .f_reshape([count * length, heads * size])?)
+}
+
+/// Attention of the newest rows, `[B * R, N, D]` queries, over all rows seen so far. Either these
+/// are the first rows or there is one new row of each sequence. Returns `[B * R, N * D]`.
+pub fn attend_cached(
+    query_rnd: &Tensor,
+    seen: &SeenRows,
+    layout: &AttentionLayout,
+) -> Result<Tensor> {
+    let (rows, heads, size) = query_rnd.size3()?;
+    let new = rows / seen.sequences.max(1);
+    if new != seen.length && new != 1 {
+        return Err(Error::Bug(format!(
+            "{new} new rows after {} are not supported",
+            seen.length - new
+        )));
+    }
+    let query = query_rnd
+        .f_view([seen.sequences, new, heads, size])?
+        .f_transpose(1, 2)?;
+    // The newest row sees everything; the first rows see what is before them.
+    let causal = layout.causal && new > 1;
+    let grouped = seen.keys.size4()?.1 != heads;
+    let mask = None::<&Tensor>;
+    let output = Tensor::f_scaled_dot_product_attention(
+        &query,
+        &seen.keys,
+        &seen.values,
+        mask,
+        0.0,
+        causal,
+        None,
+        grouped,
+    )?;
+    Ok(output.f_transpose(1, 2)?.f_reshape([rows, heads * size])?)
 }

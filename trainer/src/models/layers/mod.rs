@@ -7,7 +7,7 @@ mod norm;
 mod rotary;
 
 pub use activation::Activation;
-pub use attention::attend;
+pub use attention::{attend, attend_cached};
 pub use linear::{Linear, Lora};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{inverse_frequencies, rotary, rotate};
