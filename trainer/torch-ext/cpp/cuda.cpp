@@ -2,8 +2,6 @@
 #include "guard.h"
 
 #include <c10/cuda/CUDACachingAllocator.h>
-#include <c10/cuda/CUDAFunctions.h>
-#include <cuda_runtime_api.h>
 
 namespace caching = c10::cuda::CUDACachingAllocator;
 
@@ -19,12 +17,7 @@ VLFT_API int vlft_cuda_memory(int8_t device, CudaMemory* out, char** message) {
     out->peak_allocated = stats.allocated_bytes[all].peak;
     out->reserved = stats.reserved_bytes[all].current;
     out->peak_reserved = stats.reserved_bytes[all].peak;
-    const auto before = c10::cuda::current_device();
-    c10::cuda::set_device(device);
-    size_t free = 0, total = 0;
-    const auto status = cudaMemGetInfo(&free, &total);
-    c10::cuda::set_device(before);
-    TORCH_CHECK(status == cudaSuccess, "cudaMemGetInfo: ", cudaGetErrorString(status));
+    const auto [free, total] = caching::get()->getMemoryInfo(device);
     out->free = static_cast<int64_t>(free);
     out->total = static_cast<int64_t>(total);
   });
