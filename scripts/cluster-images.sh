@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the two small images that the cluster and its tests need into $VLFT_CACHE/images:
-#   pause.tar    localhost/vlft/pause:1     every pod's sandbox
-#   busybox.tar  localhost/vlft/busybox:1   a shell for tests (Debian's static busybox)
+# Builds the small images that the cluster and its tests need into $VLFT_CACHE/images:
+#   pause.tar     localhost/vlft/pause:1      every pod's sandbox
+#   busybox.tar   localhost/vlft/busybox:1    a shell for tests (Debian's static busybox)
+#   stand-in.tar  localhost/vlft/stand-in:1   speaks the trainer's contract without training
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 sources="$VLFT_ROOT/tests/cluster/images"
@@ -11,10 +12,10 @@ for tool in buildah gcc dpkg-deb; do
 done
 mkdir -p "$images"
 key="$(cat "$sources"/*/* "${BASH_SOURCE[0]}" | sha256sum | cut -c1-32)"
-if [ -e "$images/pause.tar" ] && [ -e "$images/busybox.tar" ] && [ "$(cat "$images/.key" 2>/dev/null)" = "$key" ]; then
+if [ -e "$images/pause.tar" ] && [ -e "$images/busybox.tar" ] && [ -e "$images/stand-in.tar" ] && [ "$(cat "$images/.key" 2>/dev/null)" = "$key" ]; then
   exit 0
 fi
-echo "cluster-images: building the pause and busybox images (once per machine)"
+echo "cluster-images: building the pause, busybox and stand-in images (once per machine)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 cp -r "$sources/." "$work"
@@ -32,7 +33,7 @@ done
 
 # A storage of its own, removed with the work folder: buildah leaves nothing behind.
 buildah="buildah --root $work/storage --runroot $work/run --storage-driver vfs"
-for name in pause busybox; do
+for name in pause busybox stand-in; do
   $buildah build --quiet --isolation chroot --tag "localhost/vlft/$name:1" "$work/$name" >/dev/null
   rm -f "$images/$name.tar.partial"
   $buildah push --quiet "localhost/vlft/$name:1" "docker-archive:$images/$name.tar.partial:localhost/vlft/$name:1"

@@ -65,6 +65,6 @@ stage trainer "trainer: engine, data, parity with Hugging Face transformers, res
   cargo test -p torch-ext -p trainer --no-fail-fast
 stage images "images of operator and trainer" scripts/images.sh || { finish; exit 1; }
 stage cluster "a cluster of two nodes" scripts/cluster.sh up || { finish; exit 1; }
-stage load "images into the cluster" scripts/cluster.sh load "$VLFT_CACHE"/images/{operator,trainer,busybox}.tar
+stage load "images into the cluster" scripts/cluster.sh load "$VLFT_CACHE"/images/{operator,trainer,busybox,stand-in}.tar
 stage integration "integration tests on the cluster" on_cluster
 finish
