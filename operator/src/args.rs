@@ -14,7 +14,7 @@ pub struct Args {
     pub trainer_image: Option<String>,
     /// Namespace to watch; absent means all.
     #[arg(long, env = "VLFT_WATCH_NAMESPACE")]
-    pub watch_namespace: Option<String>,
+    pub namespace: Option<String>,
     /// Address of /metrics, /healthz and /readyz.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,

@@ -55,7 +55,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let ctx = Context::new(Parts {
         client,
-        namespace: args.watch_namespace.clone(),
+        namespace: args.namespace.clone(),
         identity: args.identity(),
         settings: Settings {
             restart_backoff: args.restart_backoff,
