@@ -1,5 +1,6 @@
 //! One module per command; `main` parses, dispatches and turns errors into exit codes.
 
+mod compute;
 mod convert;
 mod doctor;
 mod estimate;

@@ -10,7 +10,7 @@ use vlft_crds::dataset::Truncation;
 use super::chat::{Chat, ChatTokens};
 use super::collate::collate;
 use super::image_file;
-use super::record::{Record, Role};
+use super::record::{Message, Record, Role};
 use super::source::Located;
 use crate::batch::{Batch, Cursor, IGNORE_INDEX};
 use crate::error::{Error, Result};
@@ -137,6 +137,16 @@ impl Encoder {
             .map_err(|error| record.at(error))
     }
 
+    /// Encodes a conversation that the assistant is to continue: one segment, nothing supervised.
+    pub fn continue_from(&self, messages: &[Message], images: &[RgbImage]) -> Result<Batch> {
+        let plans = self.plans(images)?;
+        let ids = self.chat.prompt_ids(messages)?;
+        let supervised = vec![false; ids.len()];
+        let tokens = self.expand(ChatTokens { ids, supervised }, &plans)?;
+        let sample = self.finish(tokens, images, &plans)?;
+        collate(&[sample], Cursor::default())
+    }
+
     fn sample_of(&self, record: &Located<Record>, images: &[RgbImage]) -> Result<Encoded> {
         let plans = self.plans(images)?;
         let tokens = self.tokens(&record.value, &plans)?;
@@ -156,18 +166,10 @@ impl Encoder {
             return Err(Error::Bug("a record without an assistant message".into()));
         };
         let before = messages.get(..last).unwrap_or_default();
-        let shown = before
-            .iter()
-            .map(super::record::Message::images)
-            .sum::<usize>();
+        let shown = before.iter().map(Message::images).sum::<usize>();
         let images = images.get(..shown).unwrap_or(images);
-        let plans = self.plans(images)?;
-        let ids = self.chat.prompt_ids(before)?;
-        let supervised = vec![false; ids.len()];
-        let tokens = self.expand(ChatTokens { ids, supervised }, &plans)?;
-        let sample = self.finish(tokens, images, &plans)?;
         Ok(Prompt {
-            batch: collate(&[sample], Cursor::default())?,
+            batch: self.continue_from(before, images)?,
             answer: answer.words(),
         })
     }

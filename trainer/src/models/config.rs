@@ -40,9 +40,11 @@ impl ConfigJson {
         }
     }
 
-    /// `architectures[0]`, the registry's key.
+    /// `architectures[0]`, the registry's key. transformers 4.57 saves it in `text_config`.
     pub fn architecture(&self) -> Option<&str> {
-        self.root.get("architectures")?.get(0)?.as_str()
+        let value = self.section_or_top("text_config").get("architectures");
+        let top = self.root.get("architectures").filter(|v| !v.is_null());
+        top.or(value)?.get(0)?.as_str()
     }
 
     /// The top level alone.
@@ -164,6 +166,14 @@ mod tests {
             error.to_string(),
             "config.json: vision_config.hidden_size is missing"
         );
+    }
+
+    #[test]
+    fn the_architecture_may_stand_in_the_text_section() {
+        let nested = r#"{"text_config": {"architectures": ["A"]}}"#;
+        assert_eq!(ConfigJson::parse(nested).unwrap().architecture(), Some("A"));
+        let both = r#"{"architectures": ["B"], "text_config": {"architectures": ["A"]}}"#;
+        assert_eq!(ConfigJson::parse(both).unwrap().architecture(), Some("B"));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod compare;
 mod forward;
+mod generation;
 mod mutation;
 mod process;
 mod reference;
