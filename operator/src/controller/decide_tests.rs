@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::PodCondition;
 use serde_json::{Value, json};
 use vlft_crds::contract::Progress;
 use vlft_crds::status::FailureClass;
@@ -471,8 +470,10 @@ fn a_lost_node_ends_the_attempt_and_its_pods_go_by_force() {
     let mut world = World::running();
     world.changes_pod(|pod| {
         let since = Some(time("2026-01-01T00:00:05Z"));
-        let ready = |c: &mut &mut PodCondition| c.type_ == "Ready";
-        let condition = pod.status.conditions.iter_mut().find(ready).unwrap();
+        let mut conditions = pod.status.conditions.iter_mut();
+        let condition = conditions
+            .find(|condition| condition.type_ == "Ready")
+            .unwrap();
         condition.status = "False".to_owned();
         condition.last_transition_time = since;
     });
