@@ -63,7 +63,7 @@ pub fn next_progress_write(status: &VLFineTuneStatus, interval: Duration) -> Opt
     Some(Time(after(written.0, interval)))
 }
 
-fn current_attempt<'a>(status: &'a mut VLFineTuneStatus) -> Option<&'a mut Attempt> {
+fn current_attempt(status: &mut VLFineTuneStatus) -> Option<&mut Attempt> {
     let number = status.attempt;
     status
         .attempts
