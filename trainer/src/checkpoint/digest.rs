@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 const BLOCK_BYTES: usize = 1 << 20;
 
-pub(super) fn of_bytes(bytes: &[u8]) -> String {
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
 /// Reads the file through; returns its digest and its length in bytes.
-pub(super) fn of_file(path: &Path) -> std::io::Result<(String, u64)> {
+pub(crate) fn of_file(path: &Path) -> std::io::Result<(String, u64)> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut block = vec![0; BLOCK_BYTES];

@@ -6,14 +6,16 @@
 //!   checkpoints/step-00000100/   weights.safetensors, optimizer.safetensors, manifest.json
 //! ```
 
-mod digest;
+pub(crate) mod digest;
 mod durable;
+mod export;
 mod fence;
 mod manifest;
 mod retention;
 mod store;
 mod tensors;
 
+pub use export::{AdapterExport, Export};
 pub use fence::Fence;
 pub use manifest::{Differences, Environment, FileEntry, Manifest};
 pub use retention::{Entry, Retention};

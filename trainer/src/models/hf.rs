@@ -67,3 +67,14 @@ impl PrefixTable {
 pub fn is_stale_buffer(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq")
 }
+
+/// Name on disk of a module that transformers has in memory; `None` if no part holds it.
+pub fn module_on_disk(weights: &Weights, module: &str) -> Option<String> {
+    [QWEN2_VL_VISION, QWEN2_VL_LANGUAGE]
+        .iter()
+        .find_map(|table| {
+            let rest = module.strip_prefix(table.module)?;
+            let prefix = table.find(weights).ok()?;
+            Some(format!("{}{rest}", prefix.disk))
+        })
+}

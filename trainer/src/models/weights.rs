@@ -85,6 +85,14 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Bytes that a tensor takes; 0 if there is none of that name.
+    pub fn bytes(&self, name: &str) -> u64 {
+        self.tensors.get(name).map_or(0, |entry| {
+            let elements: i64 = entry.shape.iter().product();
+            elements.unsigned_abs() * entry.kind.elt_size_in_bytes() as u64
+        })
+    }
+
     /// Errors, listing them, unless the checkpoint holds exactly the tensors of `specs`, in
     /// their shapes, besides those that `ignored` accepts.
     pub fn verify<'a>(

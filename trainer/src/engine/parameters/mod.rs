@@ -75,6 +75,22 @@ pub struct FlatBuffer {
     leaves: Vec<Tensor>,
 }
 
+#[cfg(test)]
+impl FlatBuffer {
+    /// A buffer that no unit reads, for tests of what works on flat buffers alone.
+    pub(crate) fn alone(key: GroupKey, spans: Vec<Span>, weights: Tensor) -> Self {
+        Self {
+            key,
+            unit: 0,
+            spans,
+            grad: weights.zeros_like(),
+            weights,
+            touched: false,
+            leaves: Vec::new(),
+        }
+    }
+}
+
 /// A parameter that no gradient reaches: a view of the mapped checkpoint where kinds agree.
 #[derive(Debug)]
 pub struct FrozenParameter {
@@ -139,6 +155,11 @@ impl ParameterStore {
                 .map(|p| (p.name.as_str(), p.weight.shallow_clone())),
         );
         Ok(all)
+    }
+
+    /// The trainable parameters under their checkpoint names, in storage kind.
+    pub fn named_trainable(&self) -> Result<Vec<(&str, Tensor)>> {
+        self.spans_of(|buffer| &buffer.weights)
     }
 
     /// The gradient of every trainable parameter under its checkpoint name.
