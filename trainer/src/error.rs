@@ -3,6 +3,9 @@
 
 use std::path::Path;
 
+use vlft_crds::contract::exit_code;
+use vlft_crds::status::FailureClass;
+
 /// Why a run ends; maps one to one to the exit codes of `vlft_crds::contract`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,14 +35,26 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The process exit code by which the operator tells the classes apart.
-    pub fn exit_code(&self) -> u8 {
+    /// The class that the termination report names.
+    pub fn class(&self) -> FailureClass {
         match self {
-            Self::User(_) => 10,
-            Self::Data(_) => 11,
-            Self::OutOfMemory(_) => 12,
-            Self::Drained(_) => 14,
-            Self::Storage(_) => 16,
+            Self::User(_) => FailureClass::UserError,
+            Self::Data(_) => FailureClass::DataError,
+            Self::OutOfMemory(_) => FailureClass::OutOfMemory,
+            Self::Drained(_) => FailureClass::Drained,
+            Self::Storage(_) => FailureClass::Storage,
+            Self::Torch(_) | Self::Bug(_) => FailureClass::Bug,
+        }
+    }
+
+    /// The process exit code by which the operator tells the classes apart.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::User(_) => exit_code::USER_ERROR,
+            Self::Data(_) => exit_code::DATA_ERROR,
+            Self::OutOfMemory(_) => exit_code::OUT_OF_MEMORY,
+            Self::Drained(_) => exit_code::DRAINED,
+            Self::Storage(_) => exit_code::STORAGE,
             // As Rust's own runtime exits after a panic.
             Self::Torch(_) | Self::Bug(_) => 101,
         }
@@ -109,6 +124,23 @@ mod tests {
             Error::from_panic_message("index out of bounds").exit_code(),
             101
         );
+    }
+
+    #[test]
+    fn the_exit_code_tells_the_operator_the_same_class() {
+        let text = String::new;
+        for error in [
+            Error::User(text()),
+            Error::Data(text()),
+            Error::OutOfMemory(text()),
+            Error::Drained(text()),
+            Error::Storage(text()),
+            Error::Torch(text()),
+            Error::Bug(text()),
+        ] {
+            let class = vlft_crds::contract::class_of_exit_code(error.exit_code());
+            assert_eq!(class, error.class());
+        }
     }
 
     #[test]

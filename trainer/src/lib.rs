@@ -16,4 +16,5 @@ pub mod optim;
 pub mod parallel;
 pub mod plan;
 pub mod processor;
+pub mod run_folder;
 pub mod train;

@@ -3,15 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use vlft_crds::contract::exit_code;
+
 use crate::error::{Error, Result};
 
-/// Runs `command`; a panic becomes an [`Error`] with the place and message of the panic.
+/// Runs `command`; a panic becomes an [`Error`] with the panic's message.
 /// tch's infallible operators panic on libtorch errors, so an out-of-memory may arrive here.
-pub(super) fn catching_panics(command: impl FnOnce() -> Result<()>) -> Result<()> {
-    std::panic::set_hook(Box::new(|info| eprintln!("panic: {info}")));
-    let outcome = catch_unwind(AssertUnwindSafe(command));
-    let _ = std::panic::take_hook();
-    outcome.unwrap_or_else(|payload| {
+pub(super) fn catching_panics<T>(command: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|payload| {
         let message = payload
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -27,7 +26,7 @@ pub(super) fn code_of(outcome: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
+            code(error.exit_code())
         }
     }
 }
@@ -36,13 +35,15 @@ pub(super) fn code_of(outcome: Result<()>) -> ExitCode {
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
     // Nothing can be told to anyone if stdout and stderr are closed.
     let _ = error.print();
-    if error.use_stderr()
-        && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    {
-        ExitCode::from(Error::User(String::new()).exit_code())
+    if error.use_stderr() {
+        code(exit_code::USER_ERROR)
     } else {
         ExitCode::SUCCESS
     }
+}
+
+fn code(code: i32) -> ExitCode {
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 #[cfg(test)]
@@ -51,9 +52,9 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_a_bug_and_an_allocator_panic_out_of_memory() {
-        let bug = catching_panics(|| panic!("index 3 out of range"));
+        let bug = catching_panics(|| -> Result<()> { panic!("index 3 out of range") });
         assert!(matches!(bug, Err(Error::Bug(m)) if m.contains("index 3")));
-        let memory = catching_panics(|| panic!("Torch(\"CUDA out of memory\")"));
+        let memory = catching_panics(|| -> Result<()> { panic!("Torch(\"CUDA out of memory\")") });
         assert!(matches!(memory, Err(Error::OutOfMemory(_))));
     }
 }

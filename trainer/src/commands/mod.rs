@@ -2,6 +2,7 @@
 
 mod compute;
 mod convert;
+mod device;
 mod doctor;
 mod estimate;
 mod exit;
@@ -10,7 +11,9 @@ mod forward;
 mod generate;
 mod init;
 mod launch;
+mod logging;
 mod run;
+mod training;
 mod validate;
 
 use std::process::ExitCode;

@@ -172,22 +172,17 @@ mod tests {
 
     fn buffer(name: &str, values: &[f64], tower: Tower, decay: bool, dtype: Kind) -> FlatBuffer {
         let weights = Tensor::from_slice(values).to_kind(dtype);
-        FlatBuffer {
-            key: GroupKey {
-                dtype,
-                tower,
-                decay,
-            },
-            unit: 0,
-            spans: vec![Span {
-                name: name.to_owned(),
-                shape: vec![values.len() as i64],
-                offset: 0,
-            }],
-            grad: weights.zeros_like(),
-            weights,
-            touched: false,
-        }
+        let key = GroupKey {
+            dtype,
+            tower,
+            decay,
+        };
+        let span = Span {
+            name: name.to_owned(),
+            shape: vec![values.len() as i64],
+            offset: 0,
+        };
+        FlatBuffer::alone(key, vec![span], weights)
     }
 
     fn three(dtype: Kind) -> Vec<FlatBuffer> {

@@ -1,0 +1,207 @@
+//! A run that is ready to take its next step: data, model, optimizer and store, put together
+//! from a plan, and continued from the last complete checkpoint.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::reporter::Reporter;
+use super::step::StepSettings;
+use super::{State, Stop, snapshot};
+use crate::checkpoint::{Checkpoint, Environment, Store, digest, newest_complete};
+use crate::data::{DataLoader, Dataset, Encoder, LoaderOptions};
+use crate::engine::UnitModel;
+use crate::error::{Error, Result};
+use crate::models;
+use crate::optim::{AdamW, Schedule};
+use crate::parallel::Comm;
+use crate::plan::RunPlan;
+
+/// Everything a run holds.
+pub struct Session {
+    pub(super) plan: RunPlan,
+    pub(super) model: UnitModel,
+    pub(super) optimizer: AdamW,
+    pub(super) store: Store,
+    pub(super) state: State,
+    pub(super) batches: DataLoader,
+    validation: Option<(Arc<Dataset>, Arc<Encoder>)>,
+    pub(super) schedule: Schedule,
+    pub(super) settings: StepSettings,
+    pub(super) total_steps: u64,
+    /// Training records.
+    pub(super) samples: usize,
+    pub(super) environment: Environment,
+    /// What must be equal for a bit-exact resume.
+    pub(super) fingerprint: Value,
+    pub(super) last_checkpoint: Option<Checkpoint>,
+    pub(super) reporter: Reporter,
+    pub(super) stop: Stop,
+}
+
+impl Session {
+    /// Opens data and model, takes the fence of the run's folder, and loads the last complete
+    /// checkpoint if there is one.
+    pub fn open(plan: RunPlan, reporter: Reporter, stop: Stop) -> Result<Self> {
+        reporter.phase("Starting");
+        let encoder = open_encoder(&plan)?;
+        let dataset = Arc::new(Dataset::open(&plan.train_data)?);
+        let validation = match &plan.validation_data {
+            Some(options) => Some((Arc::new(Dataset::open(options)?), Arc::clone(&encoder))),
+            None => None,
+        };
+        let mut model = models::load(&plan.model_folder, &plan.model)?;
+        let mut optimizer = AdamW::new(model.parameters().buffers(), plan.optimizer)?;
+        let store = Store::open(&plan.run_folder, plan.attempt, plan.retention)?;
+        let mut warn = |warning: String| tracing::warn!("{warning}");
+        let last_checkpoint = newest_complete(&plan.run_folder, &mut warn)?;
+        let samples = dataset.len();
+        let (environment, fingerprint) = (environment(&plan), fingerprint(&plan, samples)?);
+        let mut state = State::default();
+        if let Some(checkpoint) = &last_checkpoint {
+            let buffers = model.parameters_mut().buffers_mut();
+            snapshot::restore(checkpoint, buffers, &mut optimizer)?;
+            state = state_of(checkpoint)?;
+            let differences = checkpoint.manifest.differences(&fingerprint, &environment);
+            reporter.resumed(checkpoint, &differences);
+        }
+        let total_steps = plan.total_steps(samples);
+        reporter.begin(plan.attempt, total_steps, &state);
+        let options = LoaderOptions::training(plan.batch.micro_batch_size as usize, plan.seed);
+        Ok(Self {
+            batches: DataLoader::new(dataset, encoder, &options, state.cursor)?,
+            schedule: plan.schedule(total_steps),
+            settings: StepSettings {
+                seed: plan.seed,
+                max_grad_norm: plan.max_grad_norm,
+                comm: Comm::Solo,
+            },
+            plan,
+            model,
+            optimizer,
+            store,
+            state,
+            validation,
+            total_steps,
+            samples,
+            environment,
+            fingerprint,
+            last_checkpoint,
+            reporter,
+            stop,
+        })
+    }
+
+    /// A fresh pass over the validation data; `None` if there is none.
+    pub(super) fn validation_batches(&self) -> Result<Option<DataLoader>> {
+        let Some((dataset, encoder)) = &self.validation else {
+            return Ok(None);
+        };
+        let options = LoaderOptions::evaluation(self.plan.batch.micro_batch_size as usize);
+        let (dataset, encoder) = (Arc::clone(dataset), Arc::clone(encoder));
+        DataLoader::new(dataset, encoder, &options, State::default().cursor).map(Some)
+    }
+
+    pub fn model(&self) -> &UnitModel {
+        &self.model
+    }
+
+    pub fn plan(&self) -> &RunPlan {
+        &self.plan
+    }
+
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    /// Fails with Drained if a later attempt has taken over the run's folder.
+    pub fn check_fence(&self) -> Result<()> {
+        self.store.check_fence()
+    }
+}
+
+fn open_encoder(plan: &RunPlan) -> Result<Arc<Encoder>> {
+    let processor = models::open_processor(&plan.model_folder, plan.pixels)?;
+    Ok(Arc::new(Encoder::open(
+        &plan.model_folder,
+        processor,
+        plan.limit,
+    )?))
+}
+
+fn state_of(checkpoint: &Checkpoint) -> Result<State> {
+    let manifest = &checkpoint.manifest;
+    let state: State = serde_json::from_value(manifest.state.clone()).map_err(|cause| {
+        Error::Storage(format!(
+            "{}: the manifest's state: {cause}",
+            checkpoint.folder.display()
+        ))
+    })?;
+    Ok(State {
+        step: manifest.step,
+        cursor: manifest.cursor,
+        ..state
+    })
+}
+
+fn environment(plan: &RunPlan) -> Environment {
+    Environment {
+        trainer: env!("CARGO_PKG_VERSION").to_owned(),
+        libtorch: torch_ext::torch_version(),
+        world_size: Comm::Solo.world_size(),
+        threads: i64::from(tch::get_num_threads()),
+        cpu_capability: torch_ext::cpu_capability(),
+        device: format!("{:?}", plan.model.engine.device),
+    }
+}
+
+/// The parts of the plan that decide the numbers, and nothing else.
+fn fingerprint(plan: &RunPlan, samples: usize) -> Result<Value> {
+    let spec = &plan.spec;
+    let mut training = to_value(&spec.training)?;
+    let mut dataset = to_value(&spec.dataset)?;
+    let without = |value: &mut Value, keys: &[&str]| {
+        if let Some(fields) = value.as_object_mut() {
+            fields.retain(|key, _| !keys.contains(&key.as_str()));
+        }
+    };
+    without(&mut training, &["logEverySteps", "maxNonFiniteSteps"]);
+    // Volumes may be mounted elsewhere; the number of records tells other data apart.
+    without(&mut dataset, &["train", "validation", "preflight"]);
+    Ok(json!({
+        "model": model_fingerprint(&plan.model_folder)?,
+        "records": samples,
+        "dataset": dataset,
+        "method": to_value(&spec.method)?,
+        "precision": format!("{:?}", plan.model.engine.precision),
+        "training": training,
+        "microBatchSize": plan.batch.micro_batch_size,
+        "accumulationSteps": plan.batch.accumulation_steps,
+    }))
+}
+
+fn to_value(part: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(part).map_err(|cause| Error::Bug(format!("plan: {cause}")))
+}
+
+/// Configuration by digest, weights by their size: reading them through would cost minutes.
+fn model_fingerprint(folder: &Path) -> Result<Value> {
+    let config = folder.join("config.json");
+    let (digest, _) = digest::of_file(&config)
+        .map_err(|cause| Error::User(format!("{}: {cause}", config.display())))?;
+    let entries = std::fs::read_dir(folder)
+        .map_err(|cause| Error::User(format!("{}: {cause}", folder.display())))?;
+    let weights: u64 = entries
+        .flatten()
+        .filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|ext| ext == "safetensors")
+        })
+        .filter_map(|entry| std::fs::metadata(entry.path()).ok())
+        .map(|metadata| metadata.len())
+        .sum();
+    Ok(json!({ "config": digest, "weightBytes": weights }))
+}

@@ -1,0 +1,87 @@
+//! One optimizer step: accumulation, normalisation, clipping, update.
+
+use std::time::{Duration, Instant};
+
+use crate::batch::Batch;
+use crate::engine::{UnitModel, derive_seed};
+use crate::error::Result;
+use crate::metrics::StepSample;
+use crate::optim::{AdamW, LearningRates, clip_grad_norm, grad_norm};
+use crate::parallel::Comm;
+
+/// What is the same for every step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct StepSettings {
+    pub seed: u64,
+    /// 0 means never clip.
+    pub max_grad_norm: f64,
+    pub comm: Comm,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct StepOutcome {
+    pub sample: StepSample,
+    /// Global norm before clipping.
+    pub grad_norm: f64,
+    /// Loss or gradients were not finite: weights and optimizer are as before.
+    pub skipped: bool,
+}
+
+/// Runs the step numbered `step` (from 0) on its micro-batches. The loss is normalised once, by
+/// the supervised tokens of all of them on all ranks, so that how they are split changes nothing.
+pub(super) fn optimizer_step(
+    model: &mut UnitModel,
+    optimizer: &mut AdamW,
+    batches: &[Batch],
+    step: u64,
+    rates: &LearningRates,
+    settings: &StepSettings,
+) -> Result<StepOutcome> {
+    let begin = Instant::now();
+    let StepSettings {
+        seed,
+        max_grad_norm,
+        comm,
+    } = *settings;
+    model.parameters_mut().zero_grad()?;
+    let supervised = batches.iter().map(|batch| batch.supervised_tokens).sum();
+    let normaliser = comm.sum(supervised)?.max(1) as f64;
+    let mut loss_sum = 0.0;
+    for (number, batch) in batches.iter().enumerate() {
+        let seed = derive_seed(&[seed, step, number as u64, comm.rank() as u64]);
+        loss_sum += model.forward_backward(batch, normaliser, seed)?.loss_sum;
+    }
+    let buffers = model.parameters_mut().buffers_mut();
+    let norm = grad_norm(buffers)?;
+    let skipped = comm.any(!loss_sum.is_finite() || !norm.is_finite())?;
+    if !skipped {
+        if max_grad_norm > 0.0 {
+            clip_grad_norm(buffers, norm, max_grad_norm)?;
+        }
+        optimizer.step(buffers, rates)?;
+    }
+    Ok(StepOutcome {
+        sample: count(batches, loss_sum, begin.elapsed()),
+        grad_norm: norm,
+        skipped,
+    })
+}
+
+fn count(batches: &[Batch], loss_sum: f64, duration: Duration) -> StepSample {
+    let mut sample = StepSample {
+        loss_sum,
+        duration,
+        ..StepSample::default()
+    };
+    for batch in batches {
+        sample.tokens += batch.segments.iter().sum::<i64>() as u64;
+        sample.supervised_tokens += batch.supervised_tokens as u64;
+        sample.samples += batch.segments.len() as u64;
+        sample.images += batch
+            .vision
+            .as_ref()
+            .map_or(0, |v| v.grids_thw.len() as u64);
+    }
+    sample
+}
