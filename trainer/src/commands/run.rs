@@ -27,7 +27,7 @@ pub(super) struct RunArgs {
     #[arg(long = "volume", value_name = "NAME=FOLDER")]
     volumes: Vec<String>,
     /// Where checkpoints and the finished model go [default: out/NAME]
-    #[arg(long, alias = "output-dir", value_name = "DIR")]
+    #[arg(long = "output_dir", alias = "output-dir", value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Compute in float16 (with --config)
     #[arg(long, requires = "config", conflicts_with = "bf16")]
