@@ -286,18 +286,37 @@ fn rates(spec: &VLFineTuneSpec) -> LearningRates {
     }
 }
 
+/// What exporting needs of a spec: the model as it was trained, on the CPU.
+#[derive(Debug, Clone)]
+pub struct ExportOptions {
+    pub model: ModelOptions,
+    /// Largest weight file, bytes.
+    pub max_shard_bytes: u64,
+}
+
+/// Resolves the parts of a run's spec that exporting needs.
+pub fn export_options(spec: &VLFineTuneSpec) -> Result<ExportOptions> {
+    Ok(ExportOptions {
+        model: model_options(spec, Device::Cpu)?,
+        max_shard_bytes: max_shard_bytes(spec)?,
+    })
+}
+
 fn export_plan(spec: &VLFineTuneSpec, place: &Place) -> Result<ExportPlan> {
-    let size = &spec.output.max_shard_size.0;
-    let max_shard_bytes = bytes_of_quantity(size).ok_or_else(|| {
-        Error::User(format!(
-            "spec.output.maxShardSize: `{size}` is no quantity of bytes; write for example 5Gi"
-        ))
-    })?;
     Ok(ExportPlan {
         model_folder: place.model_folder.clone(),
         adapter_folder: place.adapter_folder.clone(),
         adapter: spec.output.adapter,
-        max_shard_bytes,
+        max_shard_bytes: max_shard_bytes(spec)?,
+    })
+}
+
+fn max_shard_bytes(spec: &VLFineTuneSpec) -> Result<u64> {
+    let size = &spec.output.max_shard_size.0;
+    bytes_of_quantity(size).ok_or_else(|| {
+        Error::User(format!(
+            "spec.output.maxShardSize: `{size}` is no quantity of bytes; write for example 5Gi"
+        ))
     })
 }
 

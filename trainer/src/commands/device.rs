@@ -26,7 +26,7 @@ fn compare(device: Device, promised: i64, found: i64) -> Result<()> {
     };
     Err(Error::User(format!(
         "spec.workers: {promised} GPU(s) were promised, libtorch finds {found}; {build}, or set \
-         spec.workers.device: CPU (`--device cpu`)"
+         spec.workers.device: CPU (`--device CPU`)"
     )))
 }
 

@@ -36,7 +36,7 @@ pub(super) struct RunArgs {
     #[arg(long, requires = "config")]
     bf16: bool,
     /// Overrides spec.workers.device
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, ignore_case = true)]
     device: Option<DeviceArg>,
     /// Serves /metrics, /progress and /healthz on this port
     #[arg(long, value_name = "PORT")]
