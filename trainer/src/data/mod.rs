@@ -11,6 +11,7 @@
 //! | `template` | messages to prompt text |
 //! | `chat` | prompt text to ids, and which of them are supervised |
 //! | `encoder` | a record to a [`Sample`]; label shifting, length limit |
+//! | `vocabulary` | a tokenizer trained on a dataset |
 //! | `collate` | samples to a batch |
 //! | `order` | which sample comes when |
 //! | `loader` | doing all of that ahead of the training step |
@@ -26,6 +27,7 @@ mod paths;
 pub mod record;
 pub mod source;
 pub mod template;
+pub mod vocabulary;
 
 pub use collate::collate;
 pub use encoder::{Encoded, Encoder, LengthLimit, Prompt, Sample};

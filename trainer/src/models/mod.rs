@@ -14,6 +14,7 @@ mod layers;
 mod options;
 pub mod pixels;
 pub mod qwen2_vl;
+pub mod random;
 pub mod registry;
 mod vision;
 mod weights;

@@ -2,6 +2,7 @@
 
 mod config;
 mod prepare;
+pub mod preset;
 pub mod processor;
 
 use super::builder::UnitBuilder;

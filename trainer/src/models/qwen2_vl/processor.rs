@@ -16,7 +16,7 @@ use crate::processor::{ImagePlan, Placeholder, Processor};
 const MAX_ASPECT_RATIO: f64 = 200.0;
 
 /// The chat template of the published checkpoints, without the video branch.
-const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
+pub const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
 
 /// Images for Qwen2-VL: one run of `<|image_pad|>` for each, one token for each merged patch.
 #[derive(Debug)]
