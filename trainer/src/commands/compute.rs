@@ -47,7 +47,7 @@ fn precision(name: &str) -> Result<Precision, String> {
 }
 
 fn device(name: &str) -> Result<Device, String> {
-    match name {
+    match name.to_ascii_uppercase().as_str() {
         "CPU" => Ok(Device::Cpu),
         "GPU" => Ok(Device::Cuda(0)),
         _ => Err("is neither CPU nor GPU".into()),

@@ -7,12 +7,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod compare;
+mod curve;
+mod digits;
+mod export;
 mod forward;
 mod generation;
 mod mutation;
 mod process;
 mod reference;
 mod table;
+mod training;
 
 /// Every family that is compared.
 pub const FAMILIES: [&str; 1] = ["qwen2_vl"];
