@@ -12,7 +12,7 @@ for tool in buildah gcc dpkg-deb; do
 done
 mkdir -p "$images"
 key="$(cat "$sources"/*/* "${BASH_SOURCE[0]}" | sha256sum | cut -c1-32)"
-if [ -e "$images/pause.tar" ] && [ -e "$images/busybox.tar" ] && [ -e "$images/stand-in.tar" ] && [ "$(cat "$images/.key" 2>/dev/null)" = "$key" ]; then
+if [ -e "$images/pause.tar" ] && [ -e "$images/busybox.tar" ] && [ "$(cat "$images/.cluster.key" 2>/dev/null)" = "$key" ]; then
   exit 0
 fi
 echo "cluster-images: building the pause, busybox and stand-in images (once per machine)"
@@ -39,4 +39,4 @@ for name in pause busybox stand-in; do
   $buildah push --quiet "localhost/vlft/$name:1" "docker-archive:$images/$name.tar.partial:localhost/vlft/$name:1"
   mv "$images/$name.tar.partial" "$images/$name.tar"
 done
-echo "$key" > "$images/.key"
+echo "$key" > "$images/.cluster.key"

@@ -25,6 +25,9 @@ if [ "${CLUSTER:-}" = kind ]; then
   kind_command "$@"
 else
   [ "$(id -u)" = 0 ] || { echo "cluster: needs root, to make network namespaces" >&2; exit 1; }
+  if [ "${1:-}" = up ]; then
+    scripts/apt.sh cluster && scripts/go-tools.sh kube && scripts/cluster-images.sh
+  fi
   cargo build --quiet --package cluster
   exec "$CARGO_TARGET_DIR/debug/cluster" --name "$name" "$@"
 fi

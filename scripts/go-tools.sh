@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 modules="$VLFT_ROOT/tests/cluster/go"
 bin="$VLFT_CACHE/bin"
-components="cluster-pki coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler
+components="cluster-pki cluster-wait coredns etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler
   kubectl kubelet volume-provisioner"
 
 command -v go >/dev/null || { echo "go-tools: go is missing; install Go 1.26 or newer" >&2; exit 1; }

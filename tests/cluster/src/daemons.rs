@@ -11,8 +11,17 @@ pub struct Daemon {
     /// Network namespace; the control plane's when absent.
     pub netns: Option<String>,
     pub command: Vec<String>,
-    /// Started only once the API server listens: before that it could only fail.
-    pub needs_api: bool,
+    pub after: After,
+}
+
+/// What a component waits for, since before that it could only fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum After {
+    Nothing,
+    /// It retries by itself, and most of its start is not about the API.
+    ApiListens,
+    /// It gives up where the API server does not yet know its own roles.
+    ApiReady,
 }
 
 const GANGS: &str = "--feature-gates=GenericWorkload=true";
@@ -20,44 +29,48 @@ const GANGS: &str = "--feature-gates=GenericWorkload=true";
 /// All of them, in the order in which they start.
 pub fn all(layout: &Layout, nodes: &[Node]) -> Vec<Daemon> {
     let mut daemons = vec![
-        control_plane("etcd", etcd(layout), false),
-        control_plane("kube-apiserver", api_server(layout), false),
+        control_plane("etcd", etcd(layout), After::Nothing),
+        control_plane("kube-apiserver", api_server(layout), After::Nothing),
     ];
     daemons.extend(nodes.iter().map(|node| containerd(layout, node)));
     daemons.push(control_plane(
         "kube-controller-manager",
         controller_manager(layout),
-        true,
+        After::ApiReady,
     ));
-    daemons.push(control_plane("kube-scheduler", scheduler(layout), true));
+    daemons.push(control_plane(
+        "kube-scheduler",
+        scheduler(layout),
+        After::ApiReady,
+    ));
     for node in nodes {
         daemons.push(kubelet(layout, node));
         daemons.push(kube_proxy(layout, node));
     }
-    daemons.push(control_plane("coredns", coredns(layout), true));
+    daemons.push(control_plane("coredns", coredns(layout), After::ApiListens));
     daemons.push(control_plane(
         "volume-provisioner",
         provisioner(layout),
-        true,
+        After::ApiReady,
     ));
     daemons
 }
 
-fn control_plane(name: &str, command: Vec<String>, needs_api: bool) -> Daemon {
+fn control_plane(name: &str, command: Vec<String>, after: After) -> Daemon {
     Daemon {
         name: name.into(),
         netns: None,
         command,
-        needs_api,
+        after,
     }
 }
 
-fn on_node(node: &Node, name: &str, command: Vec<String>, needs_api: bool) -> Daemon {
+fn on_node(node: &Node, name: &str, command: Vec<String>, after: After) -> Daemon {
     Daemon {
         name: format!("{}-{name}", node.name),
         netns: Some(node.netns()),
         command,
-        needs_api,
+        after,
     }
 }
 
@@ -206,7 +219,7 @@ fn containerd(layout: &Layout, node: &Node) -> Daemon {
         .display()
         .to_string();
     let command = vec!["containerd".into(), "--config".into(), config];
-    on_node(node, "containerd", command, false)
+    on_node(node, "containerd", command, After::Nothing)
 }
 
 fn kubelet(layout: &Layout, node: &Node) -> Daemon {
@@ -228,7 +241,7 @@ fn kubelet(layout: &Layout, node: &Node) -> Daemon {
             ("cert-dir", &file("kubelet-pki")),
         ],
     );
-    on_node(node, "kubelet", command, true)
+    on_node(node, "kubelet", command, After::ApiListens)
 }
 
 fn kube_proxy(layout: &Layout, node: &Node) -> Daemon {
@@ -241,7 +254,7 @@ fn kube_proxy(layout: &Layout, node: &Node) -> Daemon {
         node,
         "kube-proxy",
         line(&layout.bin("kube-proxy"), &[("config", &config)]),
-        true,
+        After::ApiListens,
     )
 }
 

@@ -1,8 +1,8 @@
 //! What PID 1 does: starts the components, restarts those that end, reaps orphans.
 
-use crate::daemons::Daemon;
+use crate::daemons::{After, Daemon};
 use crate::layout::{API_PORT, CONTROL_PLANE, Layout};
-use crate::tools::PATH;
+use crate::tools::{self, PATH};
 use anyhow::{Context, Result};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -24,7 +24,16 @@ struct Supervisor<'a> {
     running: HashMap<i32, usize>,
     /// When to start each one that is not running.
     due: HashMap<usize, Instant>,
-    api_listens: bool,
+    api: Api,
+}
+
+/// How far the API server is: it listens first, and some time later it is ready.
+#[derive(Default)]
+struct Api {
+    listens: bool,
+    ready: bool,
+    /// Process that waits for it to be ready, while one does.
+    probe: Option<i32>,
 }
 
 /// Never returns while the cluster lives.
@@ -36,7 +45,7 @@ pub fn run(layout: &Layout, daemons: &[Daemon]) -> Result<()> {
         daemons,
         running: HashMap::new(),
         due,
-        api_listens: false,
+        api: Api::default(),
     };
     loop {
         supervisor.reap();
@@ -49,7 +58,12 @@ impl Supervisor<'_> {
     /// Collects every child that ended: components, and orphans such as shims.
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let Some(index) = self.running.remove(&pid.as_raw_nonzero().get()) else {
+            let pid = pid.as_raw_nonzero().get();
+            if self.api.probe == Some(pid) {
+                self.api.probe = None;
+                self.api.ready = status.exit_status() == Some(0);
+            }
+            let Some(index) = self.running.remove(&pid) else {
                 continue;
             };
             self.due.insert(index, Instant::now() + RESTART_DELAY);
@@ -59,8 +73,16 @@ impl Supervisor<'_> {
         }
     }
 
+    fn look_at_api(&mut self) -> Result<()> {
+        self.api.listens = self.api.listens || api_listens();
+        if self.api.listens && !self.api.ready && self.api.probe.is_none() {
+            self.api.probe = Some(ask_ready(self.layout)?);
+        }
+        Ok(())
+    }
+
     fn start_due(&mut self) -> Result<()> {
-        self.api_listens = self.api_listens || api_listens();
+        self.look_at_api()?;
         let now = Instant::now();
         let mut ready: Vec<usize> = self
             .due
@@ -73,7 +95,12 @@ impl Supervisor<'_> {
             let Some(daemon) = self.daemons.get(index) else {
                 continue;
             };
-            if daemon.needs_api && !self.api_listens {
+            let may_start = match daemon.after {
+                After::Nothing => true,
+                After::ApiListens => self.api.listens,
+                After::ApiReady => self.api.ready,
+            };
+            if !may_start {
                 continue;
             }
             let pid = spawn(self.layout, daemon)?;
@@ -83,6 +110,21 @@ impl Supervisor<'_> {
         }
         Ok(())
     }
+}
+
+/// Starts a process that ends when the API server is ready.
+fn ask_ready(layout: &Layout) -> Result<i32> {
+    let child = tools::wait_ready(layout)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("cannot start cluster-wait")?;
+    Ok(id(&child))
+}
+
+/// `child` is then dropped without waiting for it: `reap` does that.
+fn id(child: &Child) -> i32 {
+    i32::try_from(child.id()).unwrap_or(i32::MAX)
 }
 
 fn ending(status: WaitStatus) -> String {
@@ -127,8 +169,7 @@ fn spawn(layout: &Layout, daemon: &Daemon) -> Result<i32> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {}", daemon.name))?;
-    // `child` is dropped: `reap` waits for it.
-    Ok(i32::try_from(child.id()).unwrap_or(i32::MAX))
+    Ok(id(&child))
 }
 
 fn append(path: &Path) -> Result<File> {

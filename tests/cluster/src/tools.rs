@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 const PROGRAMS: [&str; 8] = [
     "containerd",
@@ -70,6 +71,27 @@ pub fn run(command: &mut Command) -> Result<Output> {
     check(command, output)
 }
 
+/// Like [`run`], and ends the program when `keep_on` fails.
+pub fn run_while(command: &mut Command, keep_on: impl Fn() -> Result<()>) -> Result<Output> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", describe(command)))?;
+    while child.try_wait()?.is_none() {
+        if let Err(error) = keep_on() {
+            child.kill()?;
+            child.wait()?;
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output()?;
+    check(command, output)
+}
+
 /// Like [`run`], with `input` on its standard input.
 pub fn feed(command: &mut Command, input: &str) -> Result<Output> {
     command
@@ -114,6 +136,16 @@ fn describe(command: &Command) -> String {
 /// kubectl against this cluster, whatever proxy the environment names.
 pub fn kubectl(layout: &Layout) -> Command {
     let mut command = Command::new(layout.bin("kubectl"));
+    command
+        .arg("--kubeconfig")
+        .arg(layout.kubeconfig())
+        .env("NO_PROXY", "*");
+    command
+}
+
+/// A program that ends when the API server is ready; see go/kube/wait.go for more arguments.
+pub fn wait_ready(layout: &Layout) -> Command {
+    let mut command = Command::new(layout.bin("cluster-wait"));
     command
         .arg("--kubeconfig")
         .arg(layout.kubeconfig())

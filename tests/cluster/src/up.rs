@@ -128,15 +128,16 @@ fn keep(mut stdin: ChildStdin) -> Result<()> {
 }
 
 fn wait_until_ready(layout: &Layout, record: &Record, interrupt: &Interrupt) -> Result<()> {
-    let alive = || ensure_alive(layout, record);
+    let go_on = || {
+        interrupt
+            .check()
+            .and_then(|()| ensure_alive(layout, record))
+    };
     until(interrupt, "container runtimes", TIMEOUT, || {
-        alive()?;
+        ensure_alive(layout, record)?;
         load::import(record, &layout.image("pause"))
     })?;
-    until(interrupt, "API server", TIMEOUT, || {
-        alive()?;
-        tools::run(tools::kubectl(layout).args(["get", "--raw", "/readyz"]))
-    })?;
+    tools::run_while(&mut tools::wait_ready(layout), go_on)?;
     println!(
         "cluster {}: API server at {}",
         layout.name,
@@ -151,7 +152,8 @@ fn wait_until_ready(layout: &Layout, record: &Record, interrupt: &Interrupt) -> 
                 .arg(&addons),
         )
     })?;
-    until(interrupt, "nodes", TIMEOUT, || nodes_ready(layout, record))?;
+    let nodes = record.nodes.len().to_string();
+    tools::run_while(tools::wait_ready(layout).args(["--nodes", &nodes]), go_on)?;
     for node in &record.nodes {
         let what = format!("cluster DNS on {}", node.name);
         until(interrupt, &what, TIMEOUT, || {
@@ -159,9 +161,6 @@ fn wait_until_ready(layout: &Layout, record: &Record, interrupt: &Interrupt) -> 
             tools::run(probe.args(["probe-dns", CLUSTER_DNS]))
         })?;
     }
-    until(interrupt, "default service account", TIMEOUT, || {
-        tools::run(tools::kubectl(layout).args(["get", "serviceaccount", "default"]))
-    })?;
     Ok(())
 }
 
@@ -173,23 +172,5 @@ fn this_program() -> Result<String> {
 fn ensure_alive(layout: &Layout, record: &Record) -> Result<()> {
     let log = || fs::read_to_string(layout.logs().join("init.log")).unwrap_or_default();
     ensure!(record.alive(), "the first process ended: {}", log().trim());
-    Ok(())
-}
-
-/// Every node is registered and Ready.
-fn nodes_ready(layout: &Layout, record: &Record) -> Result<()> {
-    ensure_alive(layout, record)?;
-    let query = "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status} {end}";
-    let output = tools::run(tools::kubectl(layout).args(["get", "nodes", "-o", query]))?;
-    let found = String::from_utf8_lossy(&output.stdout).into_owned();
-    let ready = found
-        .split_whitespace()
-        .filter(|node| node.ends_with("=True"))
-        .count();
-    ensure!(
-        ready == record.nodes.len(),
-        "{ready} of {} are Ready ({found})",
-        record.nodes.len()
-    );
     Ok(())
 }

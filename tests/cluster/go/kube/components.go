@@ -26,6 +26,7 @@ import (
 // Commands are made inside the functions: building one registers flags and feature gates.
 var components = map[string]func() int{
 	"cluster-pki":             runPKI,
+	"cluster-wait":            runWait,
 	"coredns":                 runCoreDNS,
 	"etcd":                    runEtcd,
 	"kube-apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
