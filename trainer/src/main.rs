@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    trainer::threads::settle_wait_policy();
     trainer::commands::main()
 }
