@@ -18,12 +18,18 @@
 //!
 //! `VLFT_KEEP=1` leaves the namespaces. Dumps go to `out/<test>/` in the repository.
 
+pub mod audit;
+pub mod chart;
 mod client;
 mod cluster;
+pub mod dashboards;
+pub mod digits;
 mod dump;
 mod namespace;
 mod nodes;
+pub mod operator;
 mod pods;
+pub mod prometheus;
 mod wait;
 
 pub use client::kube_client;
