@@ -140,6 +140,7 @@ const OPEN: &[Rule] = &[
     admission::rejected_before_build,
     startup::build,
     queue::queued,
+    startup::ending,
     startup::starting,
     startup::running,
 ];

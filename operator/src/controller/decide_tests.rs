@@ -179,7 +179,15 @@ fn a_start_takes_two_passes() {
 fn success_needs_the_job_and_the_report() {
     let mut world = World::running();
     assert_eq!(world.status().progress.as_ref().unwrap().percent, "50%");
+    // The pod ends before its Job does.
+    world.sees_pod(0, exited(0, &completed_report()));
+    let ending = world.pass();
+    assert_eq!(
+        (ending.phase, ending.reason),
+        (Phase::Running, startup::ENDING)
+    );
     // The Job's watch may be ahead of the pods'.
+    world.sees_pod(0, running());
     world.sees_job(job_ended("Complete"));
     world.now = "2026-01-01T00:10:01Z".parse().unwrap();
     let waiting = world.pass();

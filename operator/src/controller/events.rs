@@ -131,6 +131,7 @@ fn phase(old: &VLFineTuneStatus, new: &VLFineTuneStatus) -> Option<Note> {
 pub async fn publish(ctx: &Context, finetune: &VLFineTune, notes: &[Note]) {
     let api: Api<Event> = ctx.api(finetune);
     for note in notes {
+        tell(finetune, note);
         let event = event(finetune, note, &ctx.identity, Timestamp::now());
         match api.create(&PostParams::default(), &event).await {
             Ok(_) => {}
@@ -139,6 +140,18 @@ pub async fn publish(ctx: &Context, finetune: &VLFineTune, notes: &[Note]) {
             Err(error) => tracing::warn!(%error, reason = note.reason, "event not written"),
         }
     }
+}
+
+/// The same to whoever reads the log.
+fn tell(finetune: &VLFineTune, note: &Note) {
+    let (name, namespace) = (finetune.name_any(), finetune.namespace());
+    let Note {
+        warning: _,
+        reason,
+        message,
+        attempt,
+    } = note;
+    tracing::info!(namespace, name, attempt, reason, note = message, "event");
 }
 
 fn event(finetune: &VLFineTune, note: &Note, identity: &str, now: Timestamp) -> Event {

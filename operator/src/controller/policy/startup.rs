@@ -12,6 +12,7 @@ use crate::controller::observe::TrainerPod;
 
 pub const STARTING: &str = "Starting";
 pub const RUNNING: &str = "Running";
+pub const ENDING: &str = "Ending";
 
 /// Waiting reasons of the kubelet that do not pass by themselves.
 const FAILING: [&str; 8] = [
@@ -56,6 +57,21 @@ pub fn left(input: &Input) -> Option<Duration> {
         .filter(|pod| failing(pod).is_some());
     let deadlines = pods.filter_map(|pod| Some(after(since(pod)?, input.settings.startup_timeout)));
     deadlines.map(|deadline| until(input.now, deadline)).min()
+}
+
+/// The first pods have ended; their Job says in a moment what that means.
+pub fn ending(input: &Input) -> Option<Decision> {
+    let over = input
+        .observed
+        .pods
+        .iter()
+        .filter(|child| child.object.is_over())
+        .count();
+    if over == 0 {
+        return None;
+    }
+    let message = format!("{over} pods of attempt {} have ended", input.status.attempt);
+    Some(Decision::note(input.status.phase, ENDING, message))
 }
 
 /// Not all pods run yet; says what they wait for.
