@@ -16,9 +16,6 @@ pub mod optim;
 pub mod parallel;
 pub mod plan;
 pub mod processor;
-<<<<<<< HEAD
 pub mod run_folder;
-=======
 pub mod threads;
->>>>>>> 02087cc (forward: inputs, logits, loss and gradients under the reference's names; idle workers sleep)
 pub mod train;
