@@ -40,22 +40,11 @@ impl ConfigJson {
         }
     }
 
-<<<<<<< HEAD
     /// `architectures[0]`, the registry's key. transformers 4.57 saves it in `text_config`.
     pub fn architecture(&self) -> Option<&str> {
         let value = self.section_or_top("text_config").get("architectures");
         let top = self.root.get("architectures").filter(|v| !v.is_null());
         top.or(value)?.get(0)?.as_str()
-=======
-    /// `architectures[0]`, the registry's key. A config built by hand and saved by transformers
-    /// 4 has it in its text section only.
-    pub fn architecture(&self) -> Option<&str> {
-        let places = [Some(&self.root), self.object("text_config")];
-        places
-            .into_iter()
-            .flatten()
-            .find_map(|m| m.get("architectures")?.get(0)?.as_str())
->>>>>>> 02087cc (forward: inputs, logits, loss and gradients under the reference's names; idle workers sleep)
     }
 
     /// The top level alone.
@@ -181,25 +170,10 @@ mod tests {
 
     #[test]
     fn the_architecture_may_stand_in_the_text_section() {
-<<<<<<< HEAD
         let nested = r#"{"text_config": {"architectures": ["A"]}}"#;
         assert_eq!(ConfigJson::parse(nested).unwrap().architecture(), Some("A"));
         let both = r#"{"architectures": ["B"], "text_config": {"architectures": ["A"]}}"#;
         assert_eq!(ConfigJson::parse(both).unwrap().architecture(), Some("B"));
-=======
-        let of = |text| {
-            ConfigJson::parse(text)
-                .unwrap()
-                .architecture()
-                .map(str::to_owned)
-        };
-        assert_eq!(of(r#"{"architectures": ["A"]}"#).as_deref(), Some("A"));
-        assert_eq!(
-            of(r#"{"text_config": {"architectures": ["B"]}}"#).as_deref(),
-            Some("B")
-        );
-        assert_eq!(of("{}"), None);
->>>>>>> 02087cc (forward: inputs, logits, loss and gradients under the reference's names; idle workers sleep)
     }
 
     #[test]
