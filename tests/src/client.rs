@@ -2,8 +2,8 @@ use anyhow::{Context, Result, ensure};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 
-const REMEDY: &str = "set it to a test cluster's kubeconfig, e.g. \
-    `cargo run -p cluster -- up` and `export KUBECONFIG=$(cargo run -p cluster -- kubeconfig)`";
+const REMEDY: &str = "run `scripts/cluster.sh up`, then \
+    `export KUBECONFIG=$(scripts/cluster.sh kubeconfig)`";
 
 /// A client of the cluster that `KUBECONFIG` names, and of no other: the default kubeconfig of
 /// whoever runs the tests may be a production cluster.

@@ -19,12 +19,11 @@ const GPU: &str = "nvidia.com/gpu";
 /// (`wget -T` crashes in a static busybox, hence `timeout`.)
 const EXCHANGE: &str = "
     set -e
+    get() { until timeout 3 wget -q -O - $1 2>/dev/null; do sleep 0.3; done; }
     echo $JOB_COMPLETION_INDEX > /volume/$HOSTNAME
     httpd -p 8080 -h /volume
-    for index in 0 1; do
-        until timeout 3 wget -q -O - http://exchange-$index.exchange:8080/exchange-$index; do sleep 0.3; done
-    done
-    until timeout 3 wget -q -O - http://web/exchange-1; do sleep 0.3; done
+    for index in 0 1; do get http://exchange-$index.exchange:8080/exchange-$index; done
+    get http://web/exchange-1
     id -G
     touch /volume/done-$HOSTNAME
     until [ -e /volume/done-exchange-0 ] && [ -e /volume/done-exchange-1 ]; do sleep 0.2; done";
