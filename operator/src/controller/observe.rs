@@ -55,10 +55,12 @@ impl Observed {
         alive.map(|child| child.object.as_ref())
     }
 
-    /// Last words of rank 0.
+    /// Last words of rank 0, once its newest pod has ended.
     pub fn rank_zero_report(&self) -> Option<TerminationReport> {
-        let mut reports = self.pods.iter().filter_map(|child| child.object.report());
-        reports.find(|report| report.rank == 0)
+        let pods = self.pods.iter().map(|child| &child.object);
+        let first = pods.filter(|pod| pod.index() == 0);
+        let newest = first.max_by_key(|pod| pod.created())?;
+        newest.report().filter(|report| report.rank == 0)
     }
 
     /// Where the run stands: what rank 0 reported at its end, or told last before.
@@ -117,9 +119,22 @@ fn from_watches(ctx: &Context, finetune: &VLFineTune) -> Observed {
             .filter_map(number)
             .filter(|n| *n < current)
             .collect(),
-        pods: pods.filter(|pod| is_ours(&pod.object)).collect(),
+        pods: newest_evidence(pods.filter(|pod| is_ours(&pod.object)).collect()),
         ..Observed::default()
     }
+}
+
+/// Without deleted pods that a newer one of the same index has followed: a queue may stop a
+/// Job and let it go on, and only its last execution tells how it ended.
+fn newest_evidence(pods: Vec<Child<TrainerPod>>) -> Vec<Child<TrainerPod>> {
+    let newest = |index: i64| {
+        let same = pods.iter().filter(|child| child.object.index() == index);
+        same.filter_map(|child| child.object.created()).max()
+    };
+    let stays = |child: &&Child<TrainerPod>| {
+        !child.gone || child.object.created() >= newest(child.object.index())
+    };
+    pods.iter().filter(stays).cloned().collect()
 }
 
 /// A cache may lag behind status; only the API server can say that a Job is gone.
@@ -223,4 +238,55 @@ pub fn key_of(finetune: &VLFineTune) -> Key {
 
 fn attempt_of(finetune: &VLFineTune) -> i64 {
     finetune.status.as_ref().map_or(0, |status| status.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{exited, pod, report, running, time};
+
+    fn child(
+        name: &str,
+        created: &str,
+        gone: bool,
+        status: serde_json::Value,
+    ) -> Child<TrainerPod> {
+        let mut pod = pod(1, 0, status);
+        pod.metadata.name = Some(name.to_owned());
+        pod.metadata.creation_timestamp = Some(time(created));
+        Child {
+            object: Arc::new(pod),
+            gone,
+        }
+    }
+
+    #[test]
+    fn only_the_last_execution_of_a_job_is_evidence() {
+        let drained = report(json!({ "class": "Drained", "progress": { "step": 3 } }));
+        let old = child("b", "2026-01-01T00:00:01Z", true, exited(14, &drained));
+        let new = child("a", "2026-01-01T00:05:00Z", false, running());
+        assert_eq!(newest_evidence(vec![old.clone()]).len(), 1);
+        let observed = Observed {
+            pods: newest_evidence(vec![old.clone(), new]),
+            ..Observed::default()
+        };
+        let names: Vec<&str> = observed
+            .pods
+            .iter()
+            .map(|child| child.object.name())
+            .collect();
+        assert_eq!(names, ["a"]);
+        assert_eq!(observed.rank_zero_report(), None);
+        // One that still ends may still write: it is not forgotten.
+        let ending = Child { gone: false, ..old };
+        let new = child("a", "2026-01-01T00:05:00Z", false, running());
+        let observed = Observed {
+            pods: newest_evidence(vec![ending, new]),
+            ..Observed::default()
+        };
+        assert_eq!(observed.pods.len(), 2);
+        assert_eq!(observed.rank_zero_report(), None);
+    }
 }

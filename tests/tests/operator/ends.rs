@@ -118,3 +118,29 @@ async fn finished_children_expire_and_are_not_made_again() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test]
+async fn a_kill_for_memory_is_told_with_the_remedy() -> Result<()> {
+    with_temp_ns("op-memory", async |ns| {
+        let env = [("STAND_IN_FAIL", "1:6:memory")];
+        let extra = json!({
+            "workers": { "resources": { "limits": { "memory": "32Mi" } } },
+        });
+        let run = Run::create(ns, "hungry", spec(&env, extra)).await?;
+        let status = run.wait_phase(Phase::Succeeded).await?;
+        let verdict = attempt(&status, 1)?.verdict.clone().context("no verdict")?;
+        ensure!(verdict.class == FailureClass::OutOfMemory, "{verdict:?}");
+        ensure!(verdict.exit_code == Some(137), "{verdict:?}");
+        ensure!(
+            verdict.message.contains("workers.resources.limits.memory"),
+            "{verdict:?}"
+        );
+        let resumed = attempt(&status, 2)?
+            .resumed_from
+            .clone()
+            .context("not resumed")?;
+        ensure!(resumed.step == 5, "{resumed:?}");
+        Ok(())
+    })
+    .await
+}

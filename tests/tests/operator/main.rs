@@ -1,6 +1,7 @@
 //! The operator on a real cluster: real Jobs, pods and volumes. A stand-in plays the trainer:
 //! it speaks the whole contract and counts steps instead of training.
 
+mod disruptions;
 mod ends;
 mod life;
 mod refusals;

@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
-use vlft_crds::status::Phase;
+use vlft_crds::status::{Phase, VLFineTuneStatus};
 
 use crate::stand_in::{Run, condition, spec};
 
@@ -66,6 +66,35 @@ async fn a_foreign_job_of_the_same_name_is_left_alone() -> Result<()> {
         );
         jobs.delete("taken-1", &DeleteParams::background()).await?;
         run.wait_phase(Phase::Succeeded).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pods_that_cannot_start_say_what_they_wait_for() -> Result<()> {
+    with_temp_ns("op-waits", async |ns| {
+        let missing = json!({ "workers": { "image": "localhost/vlft/none:1" } });
+        let image = Run::create(ns, "image", spec(&[], missing)).await?;
+        let gpus = json!({ "workers": {
+            "device": "GPU", "gpu": { "resourceName": "vlft.dev/none", "count": 3 } } });
+        let gpu = Run::create(ns, "gpu", spec(&[], gpus)).await?;
+        for (run, reason, word) in [
+            (&image, "StartupFailing", "localhost/vlft/none:1"),
+            (&gpu, "Unschedulable", "vlft.dev/none"),
+        ] {
+            let waits = |status: &VLFineTuneStatus| status.reason.as_deref() == Some(reason);
+            let status = run.wait(reason, waits).await?;
+            ensure!(status.phase == Phase::Starting, "{status:?}");
+            let finetune = run.get().await?;
+            let running = status.conditions.iter().find(|c| c.type_ == "Running");
+            let message = running
+                .map(|running| running.message.as_str())
+                .unwrap_or_default();
+            ensure!(message.contains(word), "{message}");
+            ensure!(condition(&finetune, "Running")?.0 == "False");
+        }
+        ensure!(gpu.status().await?.gpus == 3, "GPUs are not counted");
         Ok(())
     })
     .await

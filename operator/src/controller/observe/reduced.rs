@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStateWaiting, Pod, PodCondition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use serde::Deserialize;
 use vlft_crds::contract::{TRAINER_CONTAINER, TerminationReport, label};
@@ -125,6 +126,11 @@ impl TrainerPod {
 
     pub fn attempt(&self) -> Option<i64> {
         attempt_of(&self.metadata)
+    }
+
+    pub fn created(&self) -> Option<Timestamp> {
+        let created = self.metadata.creation_timestamp.as_ref();
+        created.map(|created| created.0)
     }
 
     pub fn belongs_to(&self, uid: &str) -> bool {

@@ -85,13 +85,19 @@ pub fn starting(input: &Input) -> Option<Decision> {
     let pending = pods.iter().find(|pod| !pod.is_running());
     let (reason, why) = match pending {
         Some(pod) => waits_for(pod),
-        None => (
-            STARTING,
-            "the Job controller has not created all pods yet".to_owned(),
-        ),
+        None => (STARTING, not_created(input)),
     };
     let message = format!("{running} of {wanted} pods run: {why}");
     Some(Decision::note(Phase::Starting, reason, message))
+}
+
+/// What keeps the Job controller from creating pods (a quota, pod security) only the Job's
+/// own events tell.
+fn not_created(input: &Input) -> String {
+    let job = input
+        .attempt()
+        .map_or("", |attempt| attempt.job_name.as_str());
+    format!("not all pods are created yet; `kubectl describe job {job}` says why, if that lasts")
 }
 
 /// All pods run.
