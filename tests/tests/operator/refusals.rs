@@ -77,7 +77,7 @@ async fn pods_that_cannot_start_say_what_they_wait_for() -> Result<()> {
         let missing = json!({ "workers": { "image": "localhost/vlft/none:1" } });
         let image = Run::create(ns, "image", spec(&[], missing)).await?;
         let gpus = json!({ "workers": {
-            "device": "GPU", "gpu": { "resourceName": "vlft.dev/none", "count": 3 } } });
+            "device": "GPU", "gpu": { "resourceName": "vlft.dev/none", "count": 1 } } });
         let gpu = Run::create(ns, "gpu", spec(&[], gpus)).await?;
         for (run, reason, word) in [
             (&image, "StartupFailing", "localhost/vlft/none:1"),
@@ -94,7 +94,7 @@ async fn pods_that_cannot_start_say_what_they_wait_for() -> Result<()> {
             ensure!(message.contains(word), "{message}");
             ensure!(condition(&finetune, "Running")?.0 == "False");
         }
-        ensure!(gpu.status().await?.gpus == 3, "GPUs are not counted");
+        ensure!(gpu.status().await?.gpus == 1, "the GPU is not counted");
         Ok(())
     })
     .await
