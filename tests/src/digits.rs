@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::PostParams;
@@ -23,24 +23,23 @@ const SCRIPT: &str = "set -e; cp -r /opt/vlft/examples/digits /volume/digits; \
 pub async fn fill_volume(ns: &TestNamespace) -> Result<()> {
     make_claim(ns).await?;
     ns.create::<Job>(fill_job(CLAIM)).await?;
-    wait_for(
+    let succeeded = wait_for(
         "the Job that fills the volume",
         Duration::from_secs(120),
         async || {
-            let status = ns
-                .api::<Job>()
-                .get("fill-examples")
-                .await?
-                .status
-                .unwrap_or_default();
-            if status.failed.unwrap_or_default() > 0 {
-                bail!("the Job fill-examples failed; its log is in the dump");
-            }
-            Ok(status.succeeded.filter(|pods| *pods > 0))
+            let job = ns.api::<Job>().get("fill-examples").await?;
+            let status = job.status.unwrap_or_default();
+            let (failed, succeeded) = (status.failed, status.succeeded);
+            let ended = [failed, succeeded].map(|pods| pods.unwrap_or_default() > 0);
+            Ok(ended.contains(&true).then_some(ended[1]))
         },
     )
-    .await
-    .map(drop)
+    .await?;
+    ensure!(
+        succeeded,
+        "the Job fill-examples failed; its log is in the dump"
+    );
+    Ok(())
 }
 
 /// The claim that the example names, with nothing in it.
