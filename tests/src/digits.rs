@@ -17,7 +17,8 @@ const CLAIM: &str = "vlft-examples";
 
 /// Made in the pod: the image carries the digits, the model comes from their text.
 const SCRIPT: &str = "set -e; cp -r /opt/vlft/examples/digits /volume/digits; \
-    trainer init --data /volume/digits/train --out /volume/digits-model";
+    trainer init --data /volume/digits/train --out /volume/digits-model \
+    --prompt 'What is in this picture?'";
 
 /// Makes the claim that the example names, and fills it by a Job that runs the trainer image.
 pub async fn fill_volume(ns: &TestNamespace) -> Result<()> {

@@ -25,6 +25,7 @@ mod cluster;
 pub mod dashboards;
 pub mod digits;
 mod dump;
+pub mod jobs;
 mod namespace;
 mod nodes;
 pub mod operator;

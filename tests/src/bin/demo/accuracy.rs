@@ -6,22 +6,16 @@ use serde::Deserialize;
 use vlft_crds::VLFineTune;
 use vlft_crds::uri::Uri;
 
-use crate::jobs::{self, Mount};
-use crate::{CLAIM, Settings};
+use integration::jobs::{self, Mount};
 
-/// What `trainer generate --data` prints as JSON.
+use crate::{CLAIM, NAMESPACE, Settings};
+
+/// The summary that `trainer generate --data` writes.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Accuracy {
     pub samples: u64,
-    pub exact_matches: u64,
-}
-
-impl Accuracy {
-    /// Share of samples whose text equals the label.
-    pub fn share(&self) -> f64 {
-        self.exact_matches as f64 / self.samples.max(1) as f64
-    }
+    /// Share of samples whose text equals the label, 0 to 1.
+    pub accuracy: f64,
 }
 
 /// Runs `trainer generate` in the cluster on the validation part.
@@ -31,19 +25,12 @@ pub async fn measure(
     finetune: &VLFineTune,
 ) -> Result<Accuracy> {
     let (claim, path) = model_location(finetune)?;
-    let command = [
-        "trainer",
-        "generate",
-        &format!("/run-volume/{path}"),
-        "--data",
-        "/volume/digits/validation",
-        "--prompt",
-        &finetune.spec.dataset.prompt,
-        "--max-new-tokens",
-        "16",
-        "--json",
-    ]
-    .map(str::to_owned);
+    let script = format!(
+        "trainer generate /run-volume/{path} --data /volume/digits/validation \
+         --prompt \"$PROMPT\" --max-new-tokens 16 --summary /tmp/summary.json >/dev/null && cat /tmp/summary.json"
+    );
+    let script = format!("PROMPT='{}'; {script}", finetune.spec.dataset.prompt);
+    let command = ["/bin/sh", "-c", &script].map(str::to_owned);
     let mounts = [
         Mount {
             claim: CLAIM.to_owned(),
@@ -55,12 +42,9 @@ pub async fn measure(
         },
     ];
     let image = &settings.trainer_image;
-    let output = jobs::run(client, "held-out-accuracy", image, &command, &mounts).await?;
-    let json = output
-        .lines()
-        .rev()
-        .find(|line| line.starts_with('{') && line.contains("exactMatches"))
-        .with_context(|| format!("`trainer generate` printed no figures:\n{output}"))?;
+    let output = jobs::run(client, NAMESPACE, "held-out-accuracy", image, &command, &mounts).await?;
+    let json = output.lines().rev().find(|line| line.contains("\"accuracy\""));
+    let json = json.with_context(|| format!("`trainer generate` gave no figures:\n{output}"))?;
     serde_json::from_str(json).with_context(|| format!("not the expected figures: {json}"))
 }
 

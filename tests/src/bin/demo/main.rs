@@ -3,7 +3,6 @@
 
 mod accuracy;
 mod install;
-mod jobs;
 mod summary;
 mod volume;
 mod watch;

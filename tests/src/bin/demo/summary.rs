@@ -65,7 +65,7 @@ impl Summary {
             steps: progress.step,
             final_loss: number(result.final_loss.as_deref(), "result.finalLoss")?,
             validation_loss: result.validation_loss.and_then(|loss| loss.parse().ok()),
-            accuracy: accuracy.share(),
+            accuracy: accuracy.accuracy,
             held_out_samples: accuracy.samples,
             tokens_per_second: number(progress.tokens_per_second.as_deref(), "tokensPerSecond")?,
             images_per_second: number(progress.images_per_second.as_deref(), "imagesPerSecond")?,

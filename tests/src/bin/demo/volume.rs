@@ -6,13 +6,15 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::jobs::{self, Mount};
+use integration::jobs::{self, Mount};
+
 use crate::{CLAIM, NAMESPACE, Settings};
 
 /// What runs in the pod: the image carries the digits, the model is made from their text.
 const SCRIPT: &str = "set -e; rm -rf /volume/digits /volume/digits-model; \
     cp -r /opt/vlft/examples/digits /volume/digits; \
-    trainer init --data /volume/digits/train --out /volume/digits-model";
+    trainer init --data /volume/digits/train --out /volume/digits-model \
+    --prompt 'What is in this picture?'";
 
 /// Makes the claim and fills it with a Job that runs the trainer image.
 pub async fn fill(settings: &Settings, client: &Client) -> Result<()> {
@@ -39,6 +41,7 @@ pub async fn fill(settings: &Settings, client: &Client) -> Result<()> {
     };
     jobs::run(
         client,
+        NAMESPACE,
         "fill-examples",
         &settings.trainer_image,
         &command,

@@ -9,29 +9,29 @@ use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::NAMESPACE;
-
 /// A claim and where it is mounted.
 pub struct Mount {
     pub claim: String,
     pub path: &'static str,
 }
 
-/// Runs `command` in the trainer image to its end and gives its standard output.
+/// Runs `command` in the trainer image to its end, in one namespace, and gives its standard
+/// output.
 pub async fn run(
     client: &Client,
+    namespace: &str,
     name: &str,
     image: &str,
     command: &[String],
     mounts: &[Mount],
 ) -> Result<String> {
-    let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
+    let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
     let job: Job = serde_json::from_value(manifest(name, image, command, mounts))?;
     jobs.create(&PostParams::default(), &job)
         .await
         .with_context(|| format!("cannot create Job {name}"))?;
     let succeeded = wait_for_end(&jobs, name).await?;
-    let logs = logs(client, name).await?;
+    let logs = logs(client, namespace, name).await?;
     ensure!(succeeded, "Job {name} failed; its log:\n{logs}");
     jobs.delete(name, &DeleteParams::background()).await?;
     Ok(logs)
@@ -52,7 +52,7 @@ fn manifest(name: &str, image: &str, command: &[String], mounts: &[Mount]) -> Va
         .collect();
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {"name": name},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": 300,
@@ -90,11 +90,11 @@ async fn wait_for_end(jobs: &Api<Job>, name: &str) -> Result<bool> {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    bail!("Job {name} did not end within 300 s; see `kubectl -n {NAMESPACE} describe job {name}`")
+    bail!("Job {name} did not end within 300 s; see `kubectl describe job {name}`")
 }
 
-async fn logs(client: &Client, job: &str) -> Result<String> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+async fn logs(client: &Client, namespace: &str, job: &str) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let selector = ListParams::default().labels(&format!("job-name={job}"));
     let pod = pods.list(&selector).await?.items.into_iter().next();
     let name = pod
