@@ -28,6 +28,6 @@ else
   if [ "${1:-}" = up ]; then
     scripts/apt.sh cluster && scripts/go-tools.sh kube && scripts/cluster-images.sh
   fi
-  cargo build --quiet --package cluster
+  cargo build --quiet --workspace --bin cluster
   exec "$CARGO_TARGET_DIR/debug/cluster" --name "$name" "$@"
 fi

@@ -23,7 +23,7 @@ quietly() { # what it does, command...: output goes to a log that is shown when 
 quietly "tools: Debian packages, libtorch, Kubernetes, Helm (cached in $VLFT_CACHE)" \
   bash -c 'scripts/apt.sh && scripts/libtorch.sh && scripts/go-tools.sh'
 quietly "compiling operator, trainer and demo" \
-  cargo build --locked -p vlft-operator -p trainer -p cluster -p integration
+  cargo build --locked --workspace --bins
 quietly "images of operator and trainer" scripts/images.sh
 end() { scripts/cluster.sh down >"$log/down.log" 2>&1 || { cat "$log/down.log" >&2; return 1; }; }
 trap end EXIT

@@ -80,7 +80,9 @@ base_image() {
 build_trainer() {
   local files
   files="$(context trainer)"
-  cargo build --quiet --locked --package trainer --bin trainer
+  # The whole workspace, as everywhere: with one package alone, cargo would resolve other features
+  # and compile its dependencies again.
+  cargo build --quiet --locked --workspace --bins
   strip -o "$files/trainer" "$CARGO_TARGET_DIR/debug/trainer"
   cp -al "$(stripped_libtorch)" "$files/libtorch"
   mkdir "$files/examples"

@@ -50,7 +50,9 @@ prepare() {
 on_cluster() {
   KUBECONFIG="$(scripts/cluster.sh kubeconfig)" || return
   export KUBECONFIG
-  cargo test -p integration --no-fail-fast -- --test-threads "${VLFT_TEST_THREADS:-2}"
+  local suites=() file
+  for file in tests/tests/*; do suites+=(--test "$(basename "$file" .rs)"); done
+  cargo test --locked --workspace "${suites[@]}" --no-fail-fast -- --test-threads "${VLFT_TEST_THREADS:-2}"
 }
 
 for tool in cargo go python3 gcc make bc; do
@@ -60,9 +62,14 @@ done
 
 stage prepare "tools: Debian packages, libtorch, Python reference, Kubernetes, Helm (cached in $VLFT_CACHE)" prepare \
   || { finish; exit 1; }
-stage unit "unit tests: crds, operator, cluster" cargo test -p vlft-crds -p vlft-operator -p cluster --no-fail-fast
-stage trainer "trainer: engine, data, parity with Hugging Face transformers, resume" \
-  cargo test -p torch-ext -p trainer --no-fail-fast
+# Always the whole workspace: with other packages named, cargo would resolve other features and
+# compile its dependencies again.
+stage unit "unit tests of every crate, and the house's rules" \
+  cargo test --locked --workspace --lib --bins --test house --no-fail-fast
+stage parity "the trainer against Hugging Face transformers and PEFT" \
+  cargo test --locked --workspace --test parity --no-fail-fast
+stage lifecycle "the test cluster: up, down, and nothing left behind" \
+  cargo test --locked --workspace --test lifecycle --no-fail-fast -- --test-threads 1
 stage images "images of operator and trainer" scripts/images.sh || { finish; exit 1; }
 stage cluster "a cluster of two nodes" scripts/cluster.sh up || { finish; exit 1; }
 stage load "images into the cluster" scripts/cluster.sh load "$VLFT_CACHE"/images/{operator,trainer,busybox,stand-in}.tar
