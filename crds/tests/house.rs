@@ -62,25 +62,40 @@ fn workspace_dependencies_point_one_way() {
 /// features of the whole workspace and would show a client that the trainer does not have.
 fn closure(root: &str) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "-p", root, "-e", "normal", "--prefix", "none"])
+        .args([
+            "tree", "--locked", "-p", root, "-e", "normal", "--prefix", "none",
+        ])
         .args(["--format", "{p}"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    text.lines()
+        .filter_map(|line| line.split(' ').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn the_trainer_has_no_kubernetes_client_and_the_operator_no_libtorch() {
     let trainer = closure("trainer");
     for client in ["kube-client", "kube-runtime", "hyper", "tokio"] {
-        assert!(!trainer.iter().any(|name| name == client), "the trainer pulls in {client}");
+        assert!(
+            !trainer.iter().any(|name| name == client),
+            "the trainer pulls in {client}"
+        );
     }
     let operator = closure("vlft-operator");
     for torch in ["tch", "torch-sys", "torch-ext"] {
-        assert!(!operator.iter().any(|name| name == torch), "the operator pulls in {torch}");
+        assert!(
+            !operator.iter().any(|name| name == torch),
+            "the operator pulls in {torch}"
+        );
     }
     assert!(operator.iter().any(|name| name == "kube-client"));
 }

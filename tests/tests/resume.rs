@@ -26,10 +26,17 @@ async fn a_killed_trainer_ends_with_the_same_weights() -> Result<()> {
         let undisturbed = succeeded(ns, "undisturbed").await?;
         let killed = succeeded(ns, "killed").await?;
         check_history(&killed, step)?;
-        ensure!(undisturbed.attempts.len() == 1, "{:?}", undisturbed.attempts);
+        ensure!(
+            undisturbed.attempts.len() == 1,
+            "{:?}",
+            undisturbed.attempts
+        );
         let expected = weights_digest(ns, "undisturbed", &undisturbed).await?;
         let digest = weights_digest(ns, "killed", &killed).await?;
-        ensure!(digest == expected, "weights differ: {digest} and {expected}");
+        ensure!(
+            digest == expected,
+            "weights differ: {digest} and {expected}"
+        );
         Ok(())
     })
     .await
@@ -54,12 +61,17 @@ async fn status(ns: &TestNamespace, name: &str) -> Result<VLFineTuneStatus> {
 async fn kill_after_a_checkpoint(ns: &TestNamespace, name: &str) -> Result<i64> {
     let step = wait_for("a checkpoint", END, async || {
         let checkpoint = status(ns, name).await?.last_checkpoint;
-        Ok(checkpoint.map(|checkpoint| checkpoint.step).filter(|step| *step > 0))
+        Ok(checkpoint
+            .map(|checkpoint| checkpoint.step)
+            .filter(|step| *step > 0))
     })
     .await?;
     ensure!(step < STEPS, "the run had ended before it could be killed");
     let pids = trainer_pids(&ns.name, name)?;
-    ensure!(!pids.is_empty(), "no process of {name} is visible; this test runs as root");
+    ensure!(
+        !pids.is_empty(),
+        "no process of {name} is visible; this test runs as root"
+    );
     let killed = Command::new("kill").arg("-KILL").args(&pids).status()?;
     ensure!(killed.success(), "cannot kill {pids:?}");
     Ok(step)
@@ -75,11 +87,20 @@ fn trainer_pids(namespace: &str, name: &str) -> Result<Vec<String>> {
     for entry in std::fs::read_dir("/proc").context("cannot list processes")? {
         let folder = entry?.path();
         // A process may end while it is looked at.
-        let Ok(environment) = std::fs::read(folder.join("environ")) else { continue };
+        let Ok(environment) = std::fs::read(folder.join("environ")) else {
+            continue;
+        };
         let environment = String::from_utf8_lossy(&environment);
         let variables: Vec<&str> = environment.split('\0').collect();
-        if wanted.iter().all(|variable| variables.contains(&variable.as_str())) {
-            pids.extend(folder.file_name().map(|pid| pid.to_string_lossy().into_owned()));
+        if wanted
+            .iter()
+            .all(|variable| variables.contains(&variable.as_str()))
+        {
+            pids.extend(
+                folder
+                    .file_name()
+                    .map(|pid| pid.to_string_lossy().into_owned()),
+            );
         }
     }
     Ok(pids)
@@ -88,7 +109,11 @@ fn trainer_pids(namespace: &str, name: &str) -> Result<Vec<String>> {
 async fn succeeded(ns: &TestNamespace, name: &str) -> Result<VLFineTuneStatus> {
     wait_for(&format!("{name} to succeed"), END, async || {
         let status = status(ns, name).await?;
-        ensure!(status.phase != Phase::Failed, "it failed: {:?}", status.attempts);
+        ensure!(
+            status.phase != Phase::Failed,
+            "it failed: {:?}",
+            status.attempts
+        );
         Ok((status.phase == Phase::Succeeded).then_some(status))
     })
     .await
@@ -99,11 +124,26 @@ fn check_history(status: &VLFineTuneStatus, step: i64) -> Result<()> {
     ensure!(status.attempts.len() == 2, "{:?}", status.attempts);
     let (first, second) = (&status.attempts[0], &status.attempts[1]);
     let class = first.verdict.as_ref().map(|verdict| verdict.class);
-    ensure!(class.is_some_and(|class| class != FailureClass::Completed), "{first:?}");
-    let resumed = second.resumed_from.as_ref().context("the second attempt began anew")?;
-    ensure!(resumed.step >= step && resumed.step % CHECKPOINT_EVERY == 0, "{resumed:?}");
-    let exact = status.conditions.iter().find(|c| c.type_ == condition::EXACT_RESUME);
-    ensure!(exact.is_some_and(|exact| exact.status == "True"), "{exact:?}");
+    ensure!(
+        class.is_some_and(|class| class != FailureClass::Completed),
+        "{first:?}"
+    );
+    let resumed = second
+        .resumed_from
+        .as_ref()
+        .context("the second attempt began anew")?;
+    ensure!(
+        resumed.step >= step && resumed.step % CHECKPOINT_EVERY == 0,
+        "{resumed:?}"
+    );
+    let exact = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == condition::EXACT_RESUME);
+    ensure!(
+        exact.is_some_and(|exact| exact.status == "True"),
+        "{exact:?}"
+    );
     ensure!(status.restarts == 1, "{} restarts", status.restarts);
     Ok(())
 }
@@ -120,7 +160,18 @@ async fn weights_digest(
     };
     let script = format!("cat /volume/{path}/*.safetensors | sha256sum");
     let command = ["/bin/sh", "-c", &script].map(str::to_owned);
-    let mount = jobs::Mount { claim, path: "/volume" };
+    let mount = jobs::Mount {
+        claim,
+        path: "/volume",
+    };
     let image = operator::trainer_image();
-    jobs::run(&ns.client, &ns.name, &format!("digest-{name}"), &image, &command, &[mount]).await
+    jobs::run(
+        &ns.client,
+        &ns.name,
+        &format!("digest-{name}"),
+        &image,
+        &command,
+        &[mount],
+    )
+    .await
 }

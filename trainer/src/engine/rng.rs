@@ -11,6 +11,18 @@ pub fn derive_seed(parts: &[u64]) -> u64 {
     })
 }
 
+/// Seeds libtorch's generator and keeps it for the caller until the guard is dropped. There is
+/// one for the whole process: whoever seeds it must not see another thread draw in between.
+pub(crate) fn seeded(seed: u64) -> std::sync::MutexGuard<'static, ()> {
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    // A thread that panicked while it drew leaves nothing behind: the next one seeds anew.
+    let guard = GENERATOR
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    tch::manual_seed(seed.cast_signed());
+    guard
+}
+
 #[cfg(test)]
 mod tests {
     use super::derive_seed;

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::streams::{Slots, Streams};
-use super::{KeyValueCache, ParameterStore, SideInputs, Unit, UnitContext, derive_seed};
+use super::{KeyValueCache, ParameterStore, SideInputs, Unit, UnitContext, derive_seed, seeded};
 use crate::error::Result;
 
 /// Which units keep only their inputs and run again during backward.
@@ -103,9 +103,8 @@ impl Walk<'_> {
 
     /// One forward through a unit, identical whenever it is repeated.
     fn run(&self, index: usize, unit: &dyn Unit, inputs: &[Tensor], graph: bool) -> Result<Run> {
-        if let Some(seed) = self.seed.filter(|_| unit.random()) {
-            tch::manual_seed(derive_seed(&[seed, index as u64]).cast_signed());
-        }
+        let seed = self.seed.filter(|_| unit.random());
+        let _generator = seed.map(|seed| seeded(derive_seed(&[seed, index as u64])));
         let weights = self.store.gather(index, graph, unit.lookup())?;
         let mut inputs: Vec<_> = inputs.iter().map(Tensor::shallow_clone).collect();
         let mut rows = None;

@@ -51,6 +51,7 @@ pub fn train(document: &Value, output: &Path) -> Vec<f64> {
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
     events
-        .filter_map(|event: Value| event["step_loss"].as_f64())
+        .filter(|event: &Value| event["message"] == "step")
+        .filter_map(|event| event["loss"].as_f64())
         .collect()
 }

@@ -42,8 +42,19 @@ pub async fn measure(
         },
     ];
     let image = &settings.trainer_image;
-    let output = jobs::run(client, NAMESPACE, "held-out-accuracy", image, &command, &mounts).await?;
-    let json = output.lines().rev().find(|line| line.contains("\"accuracy\""));
+    let output = jobs::run(
+        client,
+        NAMESPACE,
+        "held-out-accuracy",
+        image,
+        &command,
+        &mounts,
+    )
+    .await?;
+    let json = output
+        .lines()
+        .rev()
+        .find(|line| line.contains("\"accuracy\""));
     let json = json.with_context(|| format!("`trainer generate` gave no figures:\n{output}"))?;
     serde_json::from_str(json).with_context(|| format!("not the expected figures: {json}"))
 }

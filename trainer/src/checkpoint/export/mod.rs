@@ -3,6 +3,7 @@
 mod adapter;
 mod folder;
 mod merge;
+mod series;
 mod shards;
 
 use std::collections::HashMap;
@@ -82,6 +83,7 @@ impl Export<'_> {
         };
         folder::publish(target, allowed, |temporary| {
             folder::copy_companions(self.source, temporary)?;
+            series::complete(temporary)?;
             shards::write(temporary, &source, self.max_shard_bytes, &tensor)
         })
     }

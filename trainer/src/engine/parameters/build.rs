@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
 use super::{FlatBuffer, FrozenParameter, GroupKey, ParameterStore, Place, Span};
-use crate::engine::{Init, ParameterSpec, Precision, derive_seed};
+use crate::engine::{Init, ParameterSpec, Precision, derive_seed, seeded};
 use crate::error::{Error, Result};
 
 /// 64 bytes in the narrowest kind that units compute in (bfloat16).
@@ -214,7 +214,7 @@ fn initial(
         Init::Zeros => Tensor::f_zeros(shape, cpu)?,
         Init::Uniform { bound } => {
             let parts: Vec<u64> = name.bytes().map(u64::from).chain([options.seed]).collect();
-            tch::manual_seed(derive_seed(&parts).cast_signed());
+            let _generator = seeded(derive_seed(&parts));
             Tensor::f_empty(shape, cpu)?.f_uniform_(-bound, bound)?
         }
     };

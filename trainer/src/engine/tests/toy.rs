@@ -144,7 +144,7 @@ impl TensorSource for Random {
     fn tensor(&self, name: &str) -> Result<Tensor> {
         let shape: Vec<i64> = shape(name).to_vec();
         let parts: Vec<u64> = name.bytes().map(u64::from).collect();
-        tch::manual_seed(derive_seed(&parts).cast_signed());
+        let _generator = seeded(derive_seed(&parts));
         Ok(Tensor::randn(shape, (Kind::Double, Device::Cpu)) * 0.7)
     }
 }
@@ -368,7 +368,7 @@ impl Toy {
 
 /// Two segments, the longer first, with a picture in each.
 pub fn batch() -> Batch {
-    tch::manual_seed(7);
+    let _generator = seeded(7);
     let pixels = Tensor::randn([3, PIXELS], (Kind::Double, Device::Cpu));
     let vision = VisionBatch {
         pixel_values_pd: pixels,
