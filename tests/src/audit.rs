@@ -48,13 +48,19 @@ pub fn used_by(user: &str) -> Result<Used> {
         let Some(resource) = resource_of(&event["objectRef"]) else {
             continue;
         };
+        // A namespace that is being removed refuses new objects with 403 too: what the roles
+        // forbid is what the authorizer says they do.
+        let forbidden = event["annotations"]["authorization.k8s.io/decision"] == "forbid";
         match event["responseStatus"]["code"].as_i64() {
-            Some(403) => used.denied.insert(format!("{verb} {resource}")),
+            Some(403) if forbidden => used.denied.insert(format!("{verb} {resource}")),
+            Some(403) => continue,
             // An apply that makes its object needs both verbs.
             Some(201) if verb == "patch" => used.allowed.insert(format!("create {resource}")),
             _ => used.allowed.insert(format!("{verb} {resource}")),
         };
     }
+    // While a release is being uninstalled its roles go before its pods.
+    used.denied = &used.denied - &used.allowed;
     Ok(used)
 }
 

@@ -31,6 +31,7 @@ mod nodes;
 pub mod operator;
 mod pods;
 pub mod prometheus;
+mod targets;
 mod wait;
 
 pub use client::kube_client;

@@ -1,22 +1,26 @@
-//! A real Prometheus beside the cluster. It discovers pods like one in the cluster would, and
-//! reaches them through the API server (`kubectl proxy`), so that it needs neither a route into
+//! A real Prometheus beside the cluster. It learns of pods from target files, and reaches them through the API server (`kubectl proxy`), so that it needs neither a route into
 //! the pod network nor the kubeconfig's credentials.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use vlft_crds::contract::{METRICS_PORT_NAME, label};
 
 use crate::chart;
+use crate::targets::{Discovery, Pods};
+
 /// A Prometheus that ends when it is dropped.
 pub struct Prometheus {
     /// Prometheus, then the proxy it scrapes through: dropped in this order.
     _processes: [Process; 2],
+    /// Keep the target files up to date.
+    _discoveries: [Discovery; 2],
     address: String,
     folder: tempfile::TempDir,
 }
@@ -42,12 +46,14 @@ impl Prometheus {
         let folder = tempfile::tempdir()?;
         let (proxy, server) = api_proxy()?;
         let address = free_address()?.to_string();
+        let files = ["trainers", "operator"].map(|name| folder.path().join(format!("{name}.json")));
+        let discoveries = discoveries(namespace, &server, &files)?;
         let config = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "5s"},
             "rule_files": [chart::folder().join("alerts/vlfinetune.yaml")],
             "scrape_configs": [
-                pods_job(&server, "trainers", ("vlft_dev_role", "trainer", "metrics(-[0-9]+)?"), Some(namespace)),
-                pods_job(&server, "operator", ("app_kubernetes_io_name", "vlfinetune-operator", "http"), None),
+                pods_job("trainers", &files[0]),
+                pods_job("operator", &files[1]),
                 {"job_name": "recorded", "static_configs": [{"targets": extra}]},
                 {"job_name": "prometheus", "static_configs": [{"targets": [&address]}]},
             ],
@@ -71,6 +77,7 @@ impl Prometheus {
             .context("cannot start prometheus; run scripts/apt.sh metrics")?;
         let started = Self {
             _processes: [Process(process), proxy],
+            _discoveries: discoveries,
             address,
             folder,
         };
@@ -133,40 +140,29 @@ fn api_proxy() -> Result<(Process, String)> {
     Ok((process, address.to_owned()))
 }
 
-/// A scrape job for the pods with this `(label, value, port name)`, relabelled as a PodMonitor
-/// does: `namespace` and `pod` of the pod are put on every series.
-fn pods_job(
-    server: &str,
-    name: &str,
-    wanted: (&str, &str, &str),
-    namespace: Option<&str>,
-) -> Value {
-    let (label, value, port) = wanted;
-    let label = format!("__meta_kubernetes_pod_label_{label}");
-    let mut discovery = json!({"role": "pod", "api_server": format!("http://{server}")});
-    if let Some(namespace) = namespace {
-        discovery["namespaces"] = json!({"names": [namespace]});
-    }
-    let pod = [
-        "__meta_kubernetes_namespace",
-        "__meta_kubernetes_pod_name",
-        "__meta_kubernetes_pod_container_port_number",
-    ];
-    json!({
-        "job_name": name,
-        "kubernetes_sd_configs": [discovery],
-        "relabel_configs": [
-            {"source_labels": [label], "regex": value, "action": "keep"},
-            {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": port, "action": "keep"},
-            {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
-            {"source_labels": pod, "regex": "(.+);(.+);(.+)", "target_label": "__metrics_path__",
-             "replacement": "/api/v1/namespaces/$1/pods/$2:$3/proxy/metrics"},
-            {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "instance"},
-            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-            {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-            {"target_label": "__address__", "replacement": server},
-        ],
-    })
+/// Finds the trainers of `namespace` and the operator, wherever it is.
+fn discoveries(namespace: &str, server: &str, files: &[PathBuf; 2]) -> Result<[Discovery; 2]> {
+    let trainers = Pods {
+        label: label::ROLE,
+        value: label::ROLE_TRAINER,
+        port: METRICS_PORT_NAME,
+        namespace: Some(namespace.to_owned()),
+    };
+    let operator = Pods {
+        label: "app.kubernetes.io/name",
+        value: "vlfinetune-operator",
+        port: "http",
+        namespace: None,
+    };
+    Ok([
+        Discovery::start(trainers, server.to_owned(), files[0].clone())?,
+        Discovery::start(operator, server.to_owned(), files[1].clone())?,
+    ])
+}
+
+/// A scrape job for the pods of a target file.
+fn pods_job(name: &str, file: &Path) -> Value {
+    json!({"job_name": name, "file_sd_configs": [{"files": [file], "refresh_interval": "1s"}]})
 }
 
 fn free_address() -> Result<SocketAddr> {
