@@ -8,11 +8,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use integration::audit::{granted_by, used_by};
 use integration::operator::{NAMESPACE, RELEASE, ensure_operator};
-use integration::{TestNamespace, chart, digits, wait_for, with_temp_ns};
+use integration::{
+    BUSYBOX, TestNamespace, chart, digits, restricted_container, restricted_pod_spec, wait_for,
+    with_temp_ns,
+};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 use vlft_crds::VLFineTune;
+use vlft_crds::status::Phase;
 use vlft_crds::workers::NetworkPolicyMode;
 
 /// Of a node that is really lost: the tests that cut a node's network use these.
@@ -24,6 +29,7 @@ async fn every_right_is_used_and_none_is_missing() -> Result<()> {
         ensure_operator(&ns.client).await?;
         names_that_are_taken(ns).await?;
         a_run_that_is_cleaned_up(ns).await?;
+        children_that_expire(ns).await?;
         compare()
     })
     .await
@@ -74,7 +80,10 @@ async fn names_that_are_taken(ns: &TestNamespace) -> Result<()> {
     let spec = json!({"podSelector": {}, "policyTypes": ["Egress"]});
     ns.create::<NetworkPolicy>(json!({"metadata": {"name": "policy-workers"}, "spec": spec}))
         .await?;
-    for name in ["config-map", "service", "policy"] {
+    let pod = restricted_pod_spec(restricted_container(BUSYBOX, &["true"]));
+    ns.create::<Job>(json!({"metadata": {"name": "job-1"}, "spec": {"template": {"spec": pod}}}))
+        .await?;
+    for name in ["config-map", "service", "policy", "job"] {
         digits::start(ns, name, |_| {}).await?;
         has_reason(ns, name, "NameTaken").await?;
     }
@@ -96,6 +105,25 @@ async fn a_run_that_is_cleaned_up(ns: &TestNamespace) -> Result<()> {
         async || {
             let left = ns.api::<VLFineTune>().get_opt("cleaned").await?;
             Ok(left.is_none().then_some(()))
+        },
+    )
+    .await
+}
+
+/// A run that fails at once, whose children go and whose resource stays.
+async fn children_that_expire(ns: &TestNamespace) -> Result<()> {
+    digits::start(ns, "expired", |finetune| {
+        finetune.spec.run_policy.ttl_seconds_after_finished = Some(0);
+    })
+    .await?;
+    wait_for(
+        "the children to expire",
+        Duration::from_secs(90),
+        async || {
+            let status = ns.api::<VLFineTune>().get("expired").await?.status;
+            let ended = status.is_some_and(|status| status.phase == Phase::Failed);
+            let service = ns.api::<Service>().get_opt("expired-workers").await?;
+            Ok((ended && service.is_none()).then_some(()))
         },
     )
     .await
