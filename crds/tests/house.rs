@@ -1,6 +1,12 @@
 //! Holds the direction of dependencies between the crates:
 //! `operator -> crds <- trainer -> torch-ext`, `tests -> crds`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 

@@ -49,9 +49,7 @@ pub async fn install(client: &Client, arguments: &[&str]) -> Result<()> {
     create_namespace(client).await?;
     let mut helm = helm(&["upgrade", "--install", RELEASE]);
     helm.arg(chart::folder()).args(settings()).args(arguments);
-    chart::run(&mut helm)
-        .map(drop)
-        .with_context(|| describe_pods())
+    chart::run(&mut helm).map(drop).with_context(describe_pods)
 }
 
 /// helm with these words, in the release's namespace, waiting at most two minutes.

@@ -1,5 +1,11 @@
 //! The chart without a cluster: what it renders, and what it must agree with.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeSet;
 
 use integration::chart::{folder, helm, run, template};

@@ -102,7 +102,7 @@ impl Differences {
         let difference = relative_difference(got, expected);
         let bound = check.bound(tolerance);
         // Negated, so that NaN fails.
-        if !(difference <= bound) {
+        if difference.is_nan() || difference > bound {
             self.failures
                 .push(format!("{name}: {difference:.2e} > {bound:.0e}"));
         }
