@@ -39,7 +39,7 @@ count() { # log, exit code
 
 finish() {
   scripts/cluster.sh down >"$logs/cluster-down.log" 2>&1 || failed=$((failed + 1))
-  echo "$passed passed, $failed failed"
+  echo "$passed passed, $failed failed" | tee "$logs/closing-line"
   [ "$failed" -eq 0 ]
 }
 
