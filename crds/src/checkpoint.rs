@@ -5,8 +5,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.deletionPolicy != 'Delete' || !has(self.volume.claimName)")
+    .message("checkpoint.deletionPolicy: Delete is for a claim that is made; an existing one (volume.claimName) always stays: use Retain"))]
 pub struct Checkpoint {
     /// Optimizer steps between two checkpoints; one more is made at the end and on SIGTERM.
     #[serde(default = "default_every_steps")]
@@ -38,8 +40,12 @@ impl Default for Checkpoint {
 /// An existing claim, or the size of one to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.claimName) != has(self.size)")
-    .message("checkpoint.volume takes either claimName (an existing claim) or size (a claim to be made)"))]
+#[x_kube(
+    validation = Rule::new("has(self.claimName) != has(self.size)")
+        .message("checkpoint.volume takes either claimName (an existing claim) or size (a claim to be made)"),
+    validation = Rule::new("!has(self.claimName) || !has(self.storageClassName)")
+        .message("checkpoint.volume.storageClassName is for a claim that is made (size); remove it beside claimName"),
+)]
 pub struct CheckpointVolume {
     /// An existing claim in the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -54,6 +54,12 @@ use crate::workers::Workers;
         .message("training.globalBatchSize must be a multiple of training.microBatchSize x workers.replicas x processes of each replica"),
     validation = Rule::new("!has(self.resumeFrom) || has(self.resumeFrom.name) != has(self.resumeFrom.path)")
         .message("resumeFrom takes either name (another VLFineTune) or path (a run folder)"),
+    validation = Rule::new(
+        "!has(self.evaluation.everySteps) || (has(self.dataset.validation) && self.dataset.validation.size() > 0)")
+        .message("evaluation.everySteps needs dataset.validation: name the data to evaluate on, or remove it"),
+    validation = Rule::new(
+        "self.output.adapter != 'Adapter' || has(self.method.lora) || has(self.method.qlora) || has(self.method.adapter)")
+        .message("output.adapter: Adapter needs a method with adapters (lora); use Both or Merged"),
 )]
 pub struct VLFineTuneSpec {
     pub model: Model,

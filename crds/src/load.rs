@@ -233,6 +233,50 @@ spec:
         }
     }
 
+    /// What would be ignored where it stands.
+    #[test]
+    fn fields_without_effect_are_refused() {
+        for (extra, parts) in [
+            (
+                "  checkpoint: { volume: { claimName: a, storageClassName: fast } }",
+                ["checkpoint.volume", "storageClassName"],
+            ),
+            (
+                "  checkpoint: { volume: { claimName: a }, deletionPolicy: Delete }",
+                ["spec.checkpoint", "Retain"],
+            ),
+            (
+                "  runPolicy: { deleteAfterFinished: true }",
+                ["spec.runPolicy", "ttlSecondsAfterFinished"],
+            ),
+            (
+                "  evaluation: { everySteps: 5 }",
+                ["evaluation.everySteps", "dataset.validation"],
+            ),
+            (
+                "  method: { full: {}, towers: { language: { train: false, learningRate: 0.1 } } }",
+                ["spec.method.towers.language", "learningRate"],
+            ),
+            (
+                "  method: { full: {}, towers: { vision: { train: false }, projector: { train: false }, language: { train: false } } }",
+                ["method.towers", "nothing would train"],
+            ),
+            (
+                "  method: { full: {} }\n  output: { adapter: Adapter }",
+                ["output.adapter", "Merged"],
+            ),
+            (
+                "  workers: { gpu: { product: A }, nodeSelector: { nvidia.com/gpu.product: B } }",
+                ["spec.workers", "remove one"],
+            ),
+        ] {
+            let message = problem(extra);
+            for part in parts {
+                assert!(message.contains(part), "`{part}` is missing in: {message}");
+            }
+        }
+    }
+
     #[test]
     fn missing_dataset_and_long_name_are_named() {
         let message = load_str("apiVersion: vlft.dev/v1alpha1\nkind: VLFineTune\nmetadata: {name: a}\nspec: {model: {uri: 'pvc://m'}}")

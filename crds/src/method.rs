@@ -124,8 +124,10 @@ pub struct Adapter {
 }
 
 /// Which towers train, and at which rate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.vision.train || self.projector.train || self.language.train")
+    .message("method.towers: nothing would train; set train: true for one of vision, projector, language"))]
 pub struct Towers {
     #[serde(default)]
     pub vision: Tower,
@@ -136,8 +138,10 @@ pub struct Towers {
 }
 
 /// One tower's switch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.train || !has(self.learningRate)")
+    .message("learningRate is for a tower that trains; remove it or set train: true"))]
 pub struct Tower {
     /// Whether this tower trains.
     #[serde(default = "default_true")]

@@ -1,10 +1,13 @@
 //! `spec.runPolicy`: retries, deadlines, suspension.
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.deleteAfterFinished || has(self.ttlSecondsAfterFinished)")
+    .message("runPolicy.deleteAfterFinished needs ttlSecondsAfterFinished: it says when"))]
 pub struct RunPolicy {
     /// Failed attempts after which the run is given up.
     #[serde(default = "default_backoff_limit")]

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new(
         "self.device == 'CPU' || !has(self.gpu) || !has(self.processesPerReplica) || self.processesPerReplica == self.gpu.count")
         .message("processesPerReplica must equal gpu.count: one process drives one GPU"),
+    validation = Rule::new(
+        "!has(self.gpu) || !has(self.gpu.product) || !has(self.nodeSelector) || !('nvidia.com/gpu.product' in self.nodeSelector)")
+        .message("gpu.product and nodeSelector['nvidia.com/gpu.product'] say the same; remove one"),
 )]
 pub struct Workers {
     /// Pods of an attempt.

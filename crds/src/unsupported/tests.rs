@@ -1,0 +1,179 @@
+use super::*;
+use crate::load::load_str;
+use crate::load::tests::MINIMAL;
+
+fn fields(extra: &str) -> Vec<String> {
+    let text = format!("{MINIMAL}{extra}");
+    let finetune = load_str(&text).unwrap_or_else(|error| panic!("{extra}: {error}"));
+    let found = unsupported_parts(&finetune.spec).into_iter();
+    found.map(|part| part.field).collect()
+}
+
+/// Each is a document that the API server takes, and the one field that must be named.
+#[test]
+fn each_part_is_named() {
+    for (extra, field) in [
+        ("  precision: Float16Mixed", "spec.precision"),
+        ("  method: { qlora: {} }", "spec.method.qlora"),
+        (
+            "  method: { freeze: { trainableLayers: 2 } }",
+            "spec.method.freeze",
+        ),
+        ("  method: { adapter: {} }", "spec.method.adapter"),
+        (
+            "  method: { lora: { useDora: true } }",
+            "spec.method.lora.useDora",
+        ),
+        (
+            "  parallelism: { offload: Optimizer }",
+            "spec.parallelism.offload",
+        ),
+        ("  workers: { replicas: 2 }", "spec.workers.replicas"),
+        ("  workers: { gpu: { count: 2 } }", "spec.workers.gpu.count"),
+        (
+            "  workers: { device: CPU, processesPerReplica: 2 }",
+            "spec.workers.processesPerReplica",
+        ),
+        (
+            "  workers: { gpu: { memory: 80Gi } }",
+            "spec.workers.gpu.memory",
+        ),
+        (
+            "  workers: { podOverrides: { resourceClaimTemplates: [gpu] } }",
+            "spec.workers.podOverrides.resourceClaimTemplates",
+        ),
+        (
+            "  evaluation: { metrics: [RougeL] }",
+            "spec.evaluation.metrics",
+        ),
+        (
+            "  evaluation: { maxSamples: 10 }",
+            "spec.evaluation.maxSamples",
+        ),
+        (
+            "  evaluation: { maxNewTokens: 10 }",
+            "spec.evaluation.maxNewTokens",
+        ),
+        (
+            "  evaluation: { earlyStopping: { patience: 1 } }",
+            "spec.evaluation.earlyStopping",
+        ),
+        ("  output: { uri: pvc://a/b }", "spec.output.uri"),
+        ("  scheduling: { gang: PodGroup }", "spec.scheduling.gang"),
+        (
+            "  runPolicy: { oomPolicy: Adapt }",
+            "spec.runPolicy.oomPolicy",
+        ),
+        (
+            "  runPolicy: { oomMayReduce: [MaxPixels] }",
+            "spec.runPolicy.oomMayReduce",
+        ),
+        (
+            "  runPolicy: { hangTimeoutSeconds: 60 }",
+            "spec.runPolicy.hangTimeoutSeconds",
+        ),
+        ("  resumeFrom: { name: other }", "spec.resumeFrom"),
+    ] {
+        assert_eq!(fields(extra), [field], "{extra}");
+    }
+}
+
+#[test]
+fn each_part_of_model_and_data_is_named() {
+    let model = "pvc://models/qwen2-vl }";
+    let data = "[{ uri: pvc://data/captions }]";
+    for (from, to, field) in [
+        (model, "s3://bucket/model }", "spec.model.uri"),
+        (
+            model,
+            "pvc://models/a, credentialsSecretRef: { name: hub } }",
+            "spec.model.credentialsSecretRef",
+        ),
+        (
+            data,
+            "[{ uri: gs://bucket/data }]",
+            "spec.dataset.train[0].uri",
+        ),
+        (
+            data,
+            "[{ uri: pvc://data/a, imageRoot: hf://a/b }]",
+            "spec.dataset.train[0].imageRoot",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a, weight: 2 }]",
+            "spec.dataset.train[0].weight",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a, credentialsSecretRef: { name: s } }]",
+            "spec.dataset.train[0].credentialsSecretRef",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a }, { uri: pvc://d/b }]",
+            "spec.dataset.train",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a }]\n    validation: [{ uri: pvc://d/b }, { uri: pvc://d/c }]",
+            "spec.dataset.validation",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a }]\n    validation: [{ uri: s3://d/b }]",
+            "spec.dataset.validation[0].uri",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a }]\n    format: Parquet",
+            "spec.dataset.format",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a }]\n    truncation: Text",
+            "spec.dataset.truncation",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a }]\n    packing: true",
+            "spec.dataset.packing",
+        ),
+        (
+            data,
+            "[{ uri: pvc://d/a }]\n    preflight: true",
+            "spec.dataset.preflight",
+        ),
+    ] {
+        let text = MINIMAL.replace(from, to);
+        assert_ne!(text, MINIMAL);
+        let finetune = load_str(&text).unwrap_or_else(|error| panic!("{to}: {error}"));
+        let found = unsupported_parts(&finetune.spec);
+        let found: Vec<&str> = found.iter().map(|part| part.field.as_str()).collect();
+        assert_eq!(found, [field], "{to}");
+    }
+}
+
+#[test]
+fn what_is_supported_is_not_named() {
+    for extra in [
+        "",
+        "  method: { full: {} }",
+        "  parallelism: { strategy: Zero3 }",
+        "  scheduling: { queueName: gpus, priorityClassName: high }",
+        "  runPolicy: { suspend: true, ttlSecondsAfterFinished: 5, deleteAfterFinished: true }",
+        "  workers: { gpu: { product: H100 }, podOverrides: { shmSize: 1Gi } }",
+    ] {
+        assert!(fields(extra).is_empty(), "{extra}: {:?}", fields(extra));
+    }
+}
+
+#[test]
+fn the_remedy_is_told() {
+    let finetune = load_str(&format!("{MINIMAL}  runPolicy: {{ oomPolicy: Adapt }}")).unwrap();
+    let words = unsupported_parts(&finetune.spec)[0].to_string();
+    assert_eq!(
+        words,
+        "spec.runPolicy.oomPolicy: not supported yet; use Fail"
+    );
+}
