@@ -214,5 +214,4 @@ pub fn after(start: Timestamp, delay: Duration) -> Timestamp {
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
 mod tests;

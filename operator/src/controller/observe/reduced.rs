@@ -155,6 +155,12 @@ impl TrainerPod {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
+    /// Whether the trainer process has ended. The kubelet says so first, and makes the pod's
+    /// phase a final one only once it has cleaned up after it.
+    pub fn has_ended(&self) -> bool {
+        self.is_over() || self.terminated().is_some()
+    }
+
     pub fn is_being_deleted(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
     }

@@ -59,15 +59,14 @@ pub fn left(input: &Input) -> Option<Duration> {
     deadlines.map(|deadline| until(input.now, deadline)).min()
 }
 
-/// The first pods have ended; their Job says in a moment what that means.
+/// The first trainers have ended; their Job says in a moment what that means. A queue that
+/// lets a stopped Job go on begins anew instead.
 pub fn ending(input: &Input) -> Option<Decision> {
-    let over = input
-        .observed
-        .pods
-        .iter()
-        .filter(|child| child.object.is_over())
+    let pods = input.observed.pods.iter();
+    let over = pods
+        .filter(|child| child.gone || child.object.has_ended())
         .count();
-    if over == 0 {
+    if over == 0 || input.status.phase == Phase::Queued {
         return None;
     }
     let message = format!("{over} pods of attempt {} have ended", input.status.attempt);
