@@ -3,6 +3,7 @@
 
 mod disruptions;
 mod ends;
+mod leader;
 mod life;
 mod refusals;
 mod stand_in;
