@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::RwLock;
 use tokio::time::timeout;
 
-/// Tests run side by side, except those that change nodes.
+/// Tests run side by side, except those that change nodes or stop the operator.
 static NODES: RwLock<()> = RwLock::const_new(());
 
 /// No test may hang longer.
@@ -64,7 +64,7 @@ pub async fn with_temp_ns(
 }
 
 /// Like [`with_temp_ns`], with no other test of the same binary at work: for tests that drain,
-/// cut or re-equip nodes. Returns when the namespace is really gone.
+/// cut or re-equip nodes, or stop the operator. Returns when the namespace is really gone.
 pub async fn with_temp_ns_exclusive(
     name: &str,
     test: impl AsyncFnOnce(&TestNamespace) -> Result<()>,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::operator::NAMESPACE;
-use integration::{wait_for, with_temp_ns};
+use integration::{wait_for, with_temp_ns, with_temp_ns_exclusive};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -221,7 +221,8 @@ async fn suspending_checkpoints_and_resuming_goes_on() -> Result<()> {
 
 #[tokio::test]
 async fn a_killed_operator_makes_no_second_job() -> Result<()> {
-    with_temp_ns("op-killed", async |ns| {
+    // Alone: what a deleted pod leaves behind is seen only by an operator that runs.
+    with_temp_ns_exclusive("op-killed", async |ns| {
         let env = [("STAND_IN_STEPS", "60")];
         let run = Run::create(ns, "steady", spec(&env, json!({}))).await?;
         run.wait_step(3).await?;
