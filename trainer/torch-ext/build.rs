@@ -2,11 +2,12 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     "cpp/autograd.cpp",
     "cpp/optimizer.cpp",
     "cpp/memory.cpp",
     "cpp/context.cpp",
+    "cpp/collectives.cpp",
 ];
 
 fn main() {
@@ -24,6 +25,8 @@ fn main() {
         .flag("-std=c++20")
         .flag("-O2")
         .flag("-fvisibility=hidden")
+        .define("USE_C10D_GLOO", None)
+        .include("cpp")
         .flag("-isystem")
         .flag(libtorch.join("include").to_string_lossy().as_ref())
         .flag("-isystem")
@@ -35,7 +38,10 @@ fn main() {
         )
         .files(SOURCES);
     if cuda {
-        build.define("VLFT_CUDA", None).file("cpp/cuda.cpp");
+        build
+            .define("VLFT_CUDA", None)
+            .define("USE_C10D_NCCL", None)
+            .files(["cpp/cuda.cpp", "cpp/nccl.cpp"]);
         // The CUDA wheels keep their headers in folders of their own.
         for include in env::split_paths(&env::var_os("CUDA_INCLUDE").unwrap_or_default()) {
             build

@@ -37,6 +37,17 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The same error with what was being done before it.
+    pub(crate) fn within(self, what: &str) -> Self {
+        match self {
+            Self::OutOfMemory(message) => Self::OutOfMemory(format!("{what}: {message}")),
+            Self::Torch(message) => Self::Torch(format!("{what}: {message}")),
+            Self::Io(error) => Self::Io(error),
+        }
+    }
+}
+
 unsafe extern "C" {
     fn vlft_free(message: *mut c_void);
 }

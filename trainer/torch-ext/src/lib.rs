@@ -3,6 +3,7 @@
 //! C++ exceptions come back as [`Error`] with libtorch's own message.
 
 mod autograd;
+mod collectives;
 mod context;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -12,6 +13,7 @@ mod memory;
 mod optimizer;
 
 pub use autograd::{backward, set_grad};
+pub use collectives::{Collective, ProcessGroup, Reduction, Store, Work};
 pub use context::{cpu_capability, set_deterministic, torch_version};
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaMemory, cuda_empty_cache, cuda_memory, cuda_reset_peak};
