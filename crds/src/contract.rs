@@ -24,6 +24,8 @@ pub mod env {
     pub const MASTER_PORT: &str = "VLFT_MASTER_PORT";
     /// Index of this pod; set by the Job controller of Kubernetes.
     pub const NODE_RANK: &str = "JOB_COMPLETION_INDEX";
+    /// Number of a process in its pod, from 0; `trainer launch` sets it for its own processes.
+    pub const LOCAL_RANK: &str = "VLFT_LOCAL_RANK";
     /// Folder below which each claim is mounted under its name.
     pub const VOLUMES: &str = "VLFT_VOLUMES";
     /// Folder of the checkpoint volume; the run lives in `<namespace>/<name>/<uid>/` below.

@@ -220,15 +220,14 @@ fn of_parallelism(parallelism: &Parallelism, workers: &Workers, found: &mut Foun
     // With one process every strategy means the same: nothing is sharded.
     let sharded = !matches!(strategy, Strategy::Auto | Strategy::Ddp);
     let sharded = sharded && workers.world_size() > 1;
-    found.note(sharded, "spec.parallelism.strategy", "use Auto");
+    found.note(sharded, "spec.parallelism.strategy", "use DDP");
 }
 
 /// The operator acts on what it can put into a pod.
 fn of_workers(workers: &Workers, found: &mut Found) {
-    const ONE: &str = "use one replica with one process";
     let Workers {
         replicas,
-        processes_per_replica,
+        processes_per_replica: _,
         device: _,
         gpu,
         resources: _,
@@ -240,12 +239,8 @@ fn of_workers(workers: &Workers, found: &mut Found) {
         pod_overrides,
         network_policy: _,
     } = workers;
-    found.note(*replicas > 1, "spec.workers.replicas", ONE);
-    let field = match processes_per_replica {
-        Some(_) => "spec.workers.processesPerReplica",
-        None => "spec.workers.gpu.count",
-    };
-    found.note(workers.processes() > 1, field, ONE);
+    let one = "use one replica; processesPerReplica or gpu.count spread over its GPUs";
+    found.note(*replicas > 1, "spec.workers.replicas", one);
     if let Some(gpu) = gpu {
         let Gpu {
             resource_name: _,

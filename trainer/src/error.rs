@@ -21,6 +21,9 @@ pub enum Error {
     /// Asked to leave (SIGTERM, SIGINT); the checkpoint was made.
     #[error("{0}")]
     Drained(String),
+    /// Another process of the run is gone or silent.
+    #[error("{0}")]
+    PeerLost(String),
     /// A volume failed: full, read-only, torn.
     #[error("{0}")]
     Storage(String),
@@ -42,6 +45,7 @@ impl Error {
             Self::Data(_) => FailureClass::DataError,
             Self::OutOfMemory(_) => FailureClass::OutOfMemory,
             Self::Drained(_) => FailureClass::Drained,
+            Self::PeerLost(_) => FailureClass::PeerLost,
             Self::Storage(_) => FailureClass::Storage,
             Self::Torch(_) | Self::Bug(_) => FailureClass::Bug,
         }
@@ -54,6 +58,7 @@ impl Error {
             Self::Data(_) => exit_code::DATA_ERROR,
             Self::OutOfMemory(_) => exit_code::OUT_OF_MEMORY,
             Self::Drained(_) => exit_code::DRAINED,
+            Self::PeerLost(_) => exit_code::PEER_LOST,
             Self::Storage(_) => exit_code::STORAGE,
             // As Rust's own runtime exits after a panic.
             Self::Torch(_) | Self::Bug(_) => 101,
@@ -75,6 +80,19 @@ impl Error {
             "cannot {action} {}: {cause}{remedy}",
             path.display()
         ))
+    }
+
+    /// The error of another process of ours, known by its exit code.
+    pub fn of_exit_code(code: i32, message: String) -> Self {
+        match code {
+            exit_code::USER_ERROR => Self::User(message),
+            exit_code::DATA_ERROR => Self::Data(message),
+            exit_code::OUT_OF_MEMORY => Self::OutOfMemory(message),
+            exit_code::DRAINED => Self::Drained(message),
+            exit_code::PEER_LOST => Self::PeerLost(message),
+            exit_code::STORAGE => Self::Storage(message),
+            _ => Self::Bug(message),
+        }
     }
 
     /// Sorts a panic by its message: tch's infallible operators panic on libtorch's errors, so
@@ -134,6 +152,7 @@ mod tests {
             Error::Data(text()),
             Error::OutOfMemory(text()),
             Error::Drained(text()),
+            Error::PeerLost(text()),
             Error::Storage(text()),
             Error::Torch(text()),
             Error::Bug(text()),

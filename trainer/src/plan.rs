@@ -80,6 +80,8 @@ pub struct Place<'a> {
     pub volumes: &'a Volumes,
     pub run_folder: &'a Path,
     pub attempt: i64,
+    /// The GPU of this process.
+    pub local_rank: usize,
     /// Where the finished model goes.
     pub model_folder: PathBuf,
     pub adapter_folder: PathBuf,
@@ -90,7 +92,7 @@ impl RunPlan {
     pub fn new(spec: VLFineTuneSpec, place: Place) -> Result<Self> {
         let spec = place.volumes.with_cached_models(spec);
         refuse_unsupported(&spec)?;
-        let device = device(spec.workers.device);
+        let device = device(spec.workers.device, place.local_rank);
         let training = &spec.training;
         let batch = batch_plan(&spec, GPU_MICRO_BATCH).map_err(|e| Error::User(e.to_string()))?;
         Ok(Self {
@@ -162,10 +164,10 @@ fn refuse_unsupported(spec: &VLFineTuneSpec) -> Result<()> {
     Err(Error::User(lines.join("\n")))
 }
 
-fn device(asked: SpecDevice) -> Device {
+fn device(asked: SpecDevice, local_rank: usize) -> Device {
     match asked {
         SpecDevice::Cpu => Device::Cpu,
-        SpecDevice::Gpu => Device::Cuda(0),
+        SpecDevice::Gpu => Device::Cuda(local_rank),
     }
 }
 

@@ -29,10 +29,9 @@ fn each_part_is_named() {
             "spec.parallelism.offload",
         ),
         ("  workers: { replicas: 2 }", "spec.workers.replicas"),
-        ("  workers: { gpu: { count: 2 } }", "spec.workers.gpu.count"),
         (
-            "  workers: { device: CPU, processesPerReplica: 2 }",
-            "spec.workers.processesPerReplica",
+            "  parallelism: { strategy: Zero3 }\n  workers: { gpu: { count: 2 } }",
+            "spec.parallelism.strategy",
         ),
         (
             "  workers: { gpu: { memory: 80Gi } }",
@@ -160,6 +159,8 @@ fn what_is_supported_is_not_named() {
         "",
         "  method: { full: {} }",
         "  parallelism: { strategy: Zero3 }",
+        "  parallelism: { strategy: DDP }\n  workers: { gpu: { count: 2 } }",
+        "  workers: { device: CPU, processesPerReplica: 2 }",
         "  scheduling: { queueName: gpus, priorityClassName: high }",
         "  runPolicy: { suspend: true, ttlSecondsAfterFinished: 5, deleteAfterFinished: true }",
         "  workers: { gpu: { product: H100 }, podOverrides: { shmSize: 1Gi } }",

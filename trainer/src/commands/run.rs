@@ -11,6 +11,7 @@ use super::logging;
 use super::training::{Job, Outcome};
 use crate::error::{Error, Result};
 use crate::metrics::Published;
+use crate::parallel::Rank;
 use crate::plan::{ConfigFlags, TrainConfig, Volumes, local_identity};
 use crate::train::Console;
 
@@ -71,6 +72,8 @@ pub(super) fn run(args: RunArgs) -> Result<()> {
     };
     let job = Job {
         document,
+        rank: Rank::ONLY,
+        rendezvous: None,
         identity,
         volumes: Volumes::parse(&args.volumes)?,
         run_folder: output.clone(),

@@ -9,6 +9,7 @@ use super::device;
 use crate::checkpoint::Export;
 use crate::error::Result;
 use crate::metrics::{GpuMonitor, Labels, Published, Server, TrainerMetrics, Window};
+use crate::parallel::{Comm, Rank, Rendezvous};
 use crate::plan::{Place, RunPlan, Volumes};
 use crate::run_folder::RunRecord;
 use crate::train::{Console, Identity, Reporter, Session, Stop, Summary};
@@ -16,6 +17,9 @@ use crate::train::{Console, Identity, Reporter, Session, Stop, Summary};
 /// One training job of this process.
 pub(super) struct Job {
     pub document: VLFineTune,
+    pub rank: Rank,
+    /// Absent means: no other processes.
+    pub rendezvous: Option<Rendezvous>,
     pub identity: Identity,
     pub volumes: Volumes,
     pub run_folder: PathBuf,
@@ -43,6 +47,7 @@ impl Job {
             volumes: &self.volumes,
             run_folder: &self.run_folder,
             attempt: self.identity.attempt,
+            local_rank: self.rank.local_rank as usize,
             model_folder: self.model_folder.clone(),
             adapter_folder: self.adapter_folder.clone(),
         };
@@ -54,12 +59,21 @@ impl Job {
             .map(|port| Server::start(port, registry, published.clone()));
         let _server = server.transpose()?;
         torch_ext::set_deterministic(!plan.model.engine.device.is_cuda())?;
+        let comm = match &self.rendezvous {
+            Some(meeting) => Comm::connect(self.rank, meeting, plan.model.engine.device)?,
+            None => Comm::Solo,
+        };
         let record = RunRecord::new(&plan);
-        let mut session = Session::open(plan, reporter, stop)?;
-        record.write(&self.run_folder)?;
+        let mut session = Session::open(plan, reporter, stop, comm)?;
+        if self.rank.is_first() {
+            record.write(&self.run_folder)?;
+        }
         let summary = session.train()?;
         session.reporter().phase("Exporting");
-        let model = export(&session, &record)?;
+        let model = match self.rank.is_first() {
+            true => export(&session, &record)?,
+            false => self.model_folder,
+        };
         Ok(Outcome { summary, model })
     }
 
@@ -73,17 +87,18 @@ impl Job {
             finetune: self.identity.name.clone(),
             finetune_namespace: self.identity.namespace.clone(),
             attempt: self.identity.attempt,
-            rank: 0,
+            rank: self.rank.rank,
         };
         let gpu = plan.model.engine.device.is_cuda();
         Ok(Reporter {
             metrics: TrainerMetrics::new(registry, &labels)?,
             published: published.clone(),
             console: self.console,
-            gpu: gpu.then(|| GpuMonitor::new(0)),
+            gpu: gpu.then(|| GpuMonitor::new(self.rank.local_rank as usize)),
             volume: self.volume.clone(),
             window: Window::new(plan.log_every_steps as usize),
             log_every_steps: plan.log_every_steps,
+            counts: self.rank.is_first(),
         })
     }
 }

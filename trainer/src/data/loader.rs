@@ -56,6 +56,15 @@ impl LoaderOptions {
         }
     }
 
+    /// The same stream, shared with other processes.
+    pub fn shared(self, rank: usize, ranks: usize) -> Self {
+        Self {
+            rank,
+            ranks,
+            ..self
+        }
+    }
+
     /// Each record once, in file order, one process.
     pub fn evaluation(micro_batch: usize) -> Self {
         Self {

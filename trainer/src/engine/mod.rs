@@ -27,4 +27,4 @@ pub use rng::derive_seed;
 pub(crate) use rng::seeded;
 pub use side::{AttentionLayout, Rotary, Segments, SideInputs, VisionSide};
 pub use unit::{Init, Param, ParameterSpec, Stream, Unit, UnitContext, Weights};
-pub use walk::Recompute;
+pub use walk::{Recompute, UnitDone};

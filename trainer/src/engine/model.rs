@@ -5,7 +5,7 @@ use tch::{Device, Tensor};
 use super::head::{ChunkedLoss, Head};
 use super::parameters::{ParameterStore, StoreOptions, TensorSource};
 use super::streams::{Slots, Streams};
-use super::walk::{Recompute, Walk};
+use super::walk::{Recompute, UnitDone, Walk};
 use super::{KeyValueCache, Precision, SideInputs, Stream, Unit, UnitContext};
 use crate::batch::{Batch, IGNORE_INDEX};
 use crate::error::Result;
@@ -131,15 +131,32 @@ impl UnitModel {
         normaliser: f64,
         seed: u64,
     ) -> Result<LossOutput> {
+        self.forward_backward_with(batch, normaliser, seed, &mut |_, _| Ok(()))
+    }
+
+    /// Like [`Self::forward_backward`], and tells `done` as backward leaves each unit.
+    pub fn forward_backward_with(
+        &mut self,
+        batch: &Batch,
+        normaliser: f64,
+        seed: u64,
+        done: &mut UnitDone,
+    ) -> Result<LossOutput> {
         let _guard = tch::no_grad_guard();
-        let (loss, reached) = self.step(batch, normaliser, seed)?;
+        let (loss, reached) = self.step(batch, normaliser, seed, done)?;
         for unit in reached {
             self.store.touch(unit);
         }
         Ok(loss)
     }
 
-    fn step(&self, batch: &Batch, normaliser: f64, seed: u64) -> Result<(LossOutput, Vec<usize>)> {
+    fn step(
+        &self,
+        batch: &Batch,
+        normaliser: f64,
+        seed: u64,
+        done: &mut UnitDone,
+    ) -> Result<(LossOutput, Vec<usize>)> {
         let side = self
             .prepare
             .prepare(batch, self.options.precision, self.options.device)?;
@@ -169,7 +186,7 @@ impl UnitModel {
             &mut slots,
         )?;
         drop(hidden_th);
-        reached.extend(walk.backward(tape, &mut slots)?);
+        reached.extend(walk.backward(tape, &mut slots, done)?);
         Ok((loss, reached))
     }
 

@@ -13,6 +13,9 @@ pub struct Recompute {
     pub language: bool,
 }
 
+/// Told after backward is done with a unit: all gradients of later units are in the store.
+pub type UnitDone<'a> = dyn FnMut(usize, &ParameterStore) -> Result<()> + 'a;
+
 /// One walk over the units with one batch.
 pub(super) struct Walk<'a> {
     pub units: &'a [Box<dyn Unit>],
@@ -129,15 +132,21 @@ impl Walk<'_> {
         Ok(Run { outputs, rows })
     }
 
-    /// Runs the taped units in reverse, from the gradients in `slots`. Returns the units whose
-    /// parameters were reached.
-    pub(super) fn backward(&self, tape: Tape, slots: &mut Slots) -> Result<Vec<usize>> {
+    /// Runs the taped units in reverse, from the gradients in `slots`, and tells `done` after
+    /// each. Returns the units whose parameters were reached.
+    pub(super) fn backward(
+        &self,
+        tape: Tape,
+        slots: &mut Slots,
+        done: &mut UnitDone,
+    ) -> Result<Vec<usize>> {
         let mut reached = Vec::new();
         for step in tape.0.into_iter().rev() {
             let index = step.unit;
             if self.backward_unit(step, slots)? {
                 reached.push(index);
             }
+            done(index, self.store)?;
         }
         Ok(reached)
     }

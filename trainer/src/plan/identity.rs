@@ -42,18 +42,6 @@ impl PodEnvironment {
                 .parse::<i64>()
                 .map_err(|_| Error::User(format!("{name} is `{text}`, not a number"))),
         };
-        for (name, what) in [
-            (env::NUM_NODES, "pods"),
-            (env::PROCESSES_PER_NODE, "processes a pod"),
-        ] {
-            let count = number(name, 1)?;
-            if count != 1 {
-                return Err(Error::User(format!(
-                    "{name}={count}: several {what} are not supported yet; use one replica with \
-                     one process"
-                )));
-            }
-        }
         Ok(Self {
             identity: Identity {
                 name: path_part(required(env::NAME)?, env::NAME)?,
@@ -140,7 +128,6 @@ mod tests {
         let wrong = [
             (env::UID, ".."),
             (env::ATTEMPT, "three"),
-            (env::NUM_NODES, "2"),
             (env::NAMESPACE, "a/b"),
         ];
         for (name, value) in wrong {

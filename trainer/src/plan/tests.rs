@@ -17,6 +17,7 @@ fn plan(extra: &str) -> Result<RunPlan> {
         volumes: &volumes,
         run_folder: Path::new("/run"),
         attempt: 1,
+        local_rank: 0,
         model_folder: "/run/model".into(),
         adapter_folder: "/run/adapter".into(),
     };

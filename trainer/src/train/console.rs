@@ -15,6 +15,8 @@ pub enum Console {
     Bar,
     /// One log event each time.
     Lines,
+    /// Another rank speaks.
+    Silent,
 }
 
 impl Console {
@@ -46,7 +48,7 @@ impl Console {
                 eta_seconds = progress.eta_seconds,
                 "step"
             ),
-            Self::Lines => {}
+            Self::Lines | Self::Silent => {}
         }
     }
 
@@ -57,6 +59,7 @@ impl Console {
                 let _ = writeln!(std::io::stderr(), "{CLEAR}{text}");
             }
             Self::Lines => tracing::info!("{text}"),
+            Self::Silent => {}
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Reporter {
     pub volume: PathBuf,
     pub window: Window,
     pub log_every_steps: u64,
+    /// Whether this rank counts what all ranks did; else it tells of its own memory and times.
+    pub counts: bool,
 }
 
 impl Reporter {
@@ -80,10 +82,13 @@ impl Reporter {
         let sample = &outcome.sample;
         self.window.push(*sample);
         let metrics = &self.metrics;
-        metrics.tokens.inc_by(sample.tokens);
-        metrics.supervised_tokens.inc_by(sample.supervised_tokens);
-        metrics.samples.inc_by(sample.samples);
-        metrics.images.inc_by(sample.images);
+        if self.counts {
+            metrics.tokens.inc_by(sample.tokens);
+            metrics.supervised_tokens.inc_by(sample.supervised_tokens);
+            metrics.samples.inc_by(sample.samples);
+            metrics.images.inc_by(sample.images);
+            metrics.set_throughput(&self.window.throughput());
+        }
         metrics.step.set(state.step as f64);
         metrics.epoch.set(facts.epoch);
         metrics.learning_rate.set(facts.rates.language);
@@ -92,7 +97,6 @@ impl Reporter {
         metrics
             .data_wait_seconds
             .inc_by(facts.data_wait.as_secs_f64());
-        metrics.set_throughput(&self.window.throughput());
         if sample.supervised_tokens > 0 {
             metrics
                 .loss

@@ -25,7 +25,7 @@ impl Session {
     pub fn train(&mut self) -> Result<Summary> {
         self.reporter.phase("Training");
         while self.state.step < self.total_steps {
-            if self.stop.requested() {
+            if self.asked_to_leave()? {
                 return Err(self.leave());
             }
             self.step()?;
@@ -37,7 +37,7 @@ impl Session {
         self.reporter.console.finish();
         self.evaluate()?;
         self.checkpoint()?;
-        if self.stop.requested() {
+        if self.asked_to_leave()? {
             return Err(self.leave());
         }
         Ok(Summary {
@@ -45,6 +45,11 @@ impl Session {
             final_loss: self.state.loss,
             validation_loss: self.state.validation_loss,
         })
+    }
+
+    /// Whether any rank was: all leave at the same step.
+    fn asked_to_leave(&self) -> Result<bool> {
+        self.comm().any(self.stop.requested())
     }
 
     fn step(&mut self) -> Result<()> {
@@ -139,7 +144,7 @@ impl Session {
             return Ok(());
         };
         self.reporter.phase("Evaluating");
-        let loss = evaluate::validation_loss(&self.model, batches, &self.stop)?;
+        let loss = evaluate::validation_loss(&self.model, batches, &self.stop, self.comm())?;
         self.reporter.phase("Training");
         self.reporter.evaluated(self.state.step, loss);
         self.state.validation_loss = loss.or(self.state.validation_loss);
@@ -152,12 +157,15 @@ impl Session {
         if self.last_checkpoint.as_ref().is_some_and(same_step) {
             return Ok(());
         }
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
         self.reporter.phase("Checkpointing");
         let begin = Instant::now();
         let manifest = self.manifest()?;
         let (buffers, optimizer) = (self.model.parameters().buffers(), &self.optimizer);
         let write = |folder: &std::path::Path| snapshot::write(folder, buffers, optimizer);
-        let published = self.store.publish(manifest, write)?;
+        let published = store.publish(manifest, write)?;
         self.reporter
             .checkpointed(&published.checkpoint, begin.elapsed());
         self.last_checkpoint = Some(published.checkpoint);

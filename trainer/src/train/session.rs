@@ -15,7 +15,7 @@ use crate::engine::UnitModel;
 use crate::error::{Error, Result};
 use crate::models;
 use crate::optim::{AdamW, Schedule};
-use crate::parallel::Comm;
+use crate::parallel::{Comm, Rank};
 use crate::plan::RunPlan;
 
 /// Everything a run holds.
@@ -23,7 +23,8 @@ pub struct Session {
     pub(super) plan: RunPlan,
     pub(super) model: UnitModel,
     pub(super) optimizer: AdamW,
-    pub(super) store: Store,
+    /// Of the first rank.
+    pub(super) store: Option<Store>,
     pub(super) state: State,
     pub(super) batches: DataLoader,
     validation: Option<(Arc<Dataset>, Arc<Encoder>)>,
@@ -43,7 +44,10 @@ pub struct Session {
 impl Session {
     /// Opens data and model, takes the fence of the run's folder, and loads the last complete
     /// checkpoint if there is one.
-    pub fn open(plan: RunPlan, reporter: Reporter, stop: Stop) -> Result<Self> {
+    ///
+    /// The first rank alone writes to the run's folder; the others wait until it has taken the
+    /// fence, and then read the same checkpoint.
+    pub fn open(plan: RunPlan, reporter: Reporter, stop: Stop, comm: Comm) -> Result<Self> {
         reporter.phase("Starting");
         let encoder = open_encoder(&plan)?;
         let dataset = Arc::new(Dataset::open(&plan.train_data)?);
@@ -53,11 +57,10 @@ impl Session {
         };
         let mut model = models::load(&plan.model_folder, &plan.model)?;
         let mut optimizer = AdamW::new(model.parameters().buffers(), plan.optimizer)?;
-        let store = Store::open(&plan.run_folder, plan.attempt, plan.retention)?;
-        let mut warn = |warning: String| tracing::warn!("{warning}");
-        let last_checkpoint = newest_complete(&plan.run_folder, &mut warn)?;
+        let (store, last_checkpoint) = open_store(&plan, &comm)?;
         let samples = dataset.len();
-        let (environment, fingerprint) = (environment(&plan), fingerprint(&plan, samples)?);
+        let environment = environment(&plan, comm.rank().world_size);
+        let fingerprint = fingerprint(&plan, samples)?;
         let mut state = State::default();
         if let Some(checkpoint) = &last_checkpoint {
             let buffers = model.parameters_mut().buffers_mut();
@@ -69,13 +72,14 @@ impl Session {
         let total_steps = plan.total_steps(samples);
         reporter.begin(plan.attempt, total_steps, &state);
         let options = LoaderOptions::training(plan.batch.micro_batch_size as usize, plan.seed);
+        let options = share_of(options, &comm);
         Ok(Self {
             batches: DataLoader::new(dataset, encoder, &options, state.cursor)?,
             schedule: plan.schedule(total_steps),
             settings: StepSettings {
                 seed: plan.seed,
                 max_grad_norm: plan.max_grad_norm,
-                comm: Comm::Solo,
+                comm,
             },
             plan,
             model,
@@ -99,6 +103,7 @@ impl Session {
             return Ok(None);
         };
         let options = LoaderOptions::evaluation(self.plan.batch.micro_batch_size as usize);
+        let options = share_of(options, self.comm());
         let (dataset, encoder) = (Arc::clone(dataset), Arc::clone(encoder));
         DataLoader::new(dataset, encoder, &options, State::default().cursor).map(Some)
     }
@@ -115,10 +120,42 @@ impl Session {
         &self.reporter
     }
 
+    pub fn comm(&self) -> &Comm {
+        &self.settings.comm
+    }
+
     /// Fails with Drained if a later attempt has taken over the run's folder.
     pub fn check_fence(&self) -> Result<()> {
-        self.store.check_fence()
+        self.store.as_ref().map_or(Ok(()), Store::check_fence)
     }
+}
+
+/// The first rank takes the fence; then all look for the newest checkpoint.
+fn open_store(plan: &RunPlan, comm: &Comm) -> Result<(Option<Store>, Option<Checkpoint>)> {
+    let open = || Store::open(&plan.run_folder, plan.attempt, plan.retention);
+    let store = comm.rank().is_first().then(open).transpose()?;
+    comm.barrier()?;
+    let mut warn = |warning: String| tracing::warn!("{warning}");
+    let found = newest_complete(&plan.run_folder, &mut warn)?;
+    let step = found
+        .as_ref()
+        .map_or(-1.0, |found| found.manifest.step as f64);
+    let Rank { world_size, .. } = comm.rank();
+    if comm.sum([step, step * step])? != [step, step * step].map(|sum| sum * world_size as f64) {
+        return Err(Error::Storage(format!(
+            "{}: the ranks do not see the same checkpoints; every pod needs the same volume",
+            plan.run_folder.display()
+        )));
+    }
+    Ok((store, found))
+}
+
+/// The loader of this rank.
+fn share_of(options: LoaderOptions, comm: &Comm) -> LoaderOptions {
+    let Rank {
+        rank, world_size, ..
+    } = comm.rank();
+    options.shared(rank as usize, world_size as usize)
 }
 
 fn open_encoder(plan: &RunPlan) -> Result<Arc<Encoder>> {
@@ -145,11 +182,11 @@ fn state_of(checkpoint: &Checkpoint) -> Result<State> {
     })
 }
 
-fn environment(plan: &RunPlan) -> Environment {
+fn environment(plan: &RunPlan, world_size: i64) -> Environment {
     Environment {
         trainer: env!("CARGO_PKG_VERSION").to_owned(),
         libtorch: torch_ext::torch_version(),
-        world_size: Comm::Solo.world_size(),
+        world_size,
         threads: i64::from(tch::get_num_threads()),
         cpu_capability: torch_ext::cpu_capability(),
         device: format!("{:?}", plan.model.engine.device),

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
-use crate::engine::{UnitModel, derive_seed};
+use crate::engine::{ParameterStore, UnitModel, derive_seed};
 use crate::error::Result;
 use crate::metrics::StepSample;
 use crate::optim::{AdamW, LearningRates, clip_grad_norm, grad_norm};
-use crate::parallel::Comm;
+use crate::parallel::{Comm, GradientReducer};
 
 /// What is the same for every step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct StepSettings {
     pub seed: u64,
     /// 0 means never clip.
@@ -43,37 +43,56 @@ pub(super) fn optimizer_step(
         seed,
         max_grad_norm,
         comm,
-    } = *settings;
+    } = settings;
     model.parameters_mut().zero_grad()?;
-    let supervised = batches.iter().map(|batch| batch.supervised_tokens).sum();
-    let normaliser = comm.sum(supervised)?.max(1) as f64;
-    let mut loss_sum = 0.0;
-    for (number, batch) in batches.iter().enumerate() {
-        let seed = derive_seed(&[seed, step, number as u64, comm.rank() as u64]);
-        loss_sum += model.forward_backward(batch, normaliser, seed)?.loss_sum;
-    }
+    let supervised: i64 = batches.iter().map(|batch| batch.supervised_tokens).sum();
+    let [supervised] = comm.sum([supervised as f64])?;
+    let seeds = [*seed, step];
+    let loss_sum = forward_backward(model, batches, supervised.max(1.0), seeds, comm)?;
     let buffers = model.parameters_mut().buffers_mut();
     let norm = grad_norm(buffers)?;
     let skipped = comm.any(!loss_sum.is_finite() || !norm.is_finite())?;
     if !skipped {
-        if max_grad_norm > 0.0 {
-            clip_grad_norm(buffers, norm, max_grad_norm)?;
+        if *max_grad_norm > 0.0 {
+            clip_grad_norm(buffers, norm, *max_grad_norm)?;
         }
         optimizer.step(buffers, rates)?;
     }
     Ok(StepOutcome {
-        sample: count(batches, loss_sum, begin.elapsed()),
+        sample: count(batches, loss_sum, begin.elapsed(), comm)?,
         grad_norm: norm,
         skipped,
     })
 }
 
-fn count(batches: &[Batch], loss_sum: f64, duration: Duration) -> StepSample {
-    let mut sample = StepSample {
-        loss_sum,
-        duration,
-        ..StepSample::default()
-    };
+/// Gradients of all micro-batches of all ranks; returns this rank's loss sum. The ranks'
+/// gradients are summed during the last backward pass.
+fn forward_backward(
+    model: &mut UnitModel,
+    batches: &[Batch],
+    normaliser: f64,
+    [seed, step]: [u64; 2],
+    comm: &Comm,
+) -> Result<f64> {
+    let mut reducer = GradientReducer::new(comm, model.parameters());
+    let mut loss_sum = 0.0;
+    for (number, batch) in batches.iter().enumerate() {
+        let seed = derive_seed(&[seed, step, number as u64, comm.rank().rank as u64]);
+        let last = number + 1 == batches.len();
+        let mut done = |unit: usize, store: &ParameterStore| match last {
+            true => reducer.done_with(unit, store),
+            false => Ok(()),
+        };
+        let loss = model.forward_backward_with(batch, normaliser, seed, &mut done)?;
+        loss_sum += loss.loss_sum;
+    }
+    reducer.finish(model.parameters_mut())?;
+    Ok(loss_sum)
+}
+
+/// What all ranks did together.
+fn count(batches: &[Batch], loss_sum: f64, duration: Duration, comm: &Comm) -> Result<StepSample> {
+    let mut sample = StepSample::default();
     for batch in batches {
         sample.tokens += batch.segments.iter().sum::<i64>() as u64;
         sample.supervised_tokens += batch.supervised_tokens as u64;
@@ -83,5 +102,22 @@ fn count(batches: &[Batch], loss_sum: f64, duration: Duration) -> StepSample {
             .as_ref()
             .map_or(0, |v| v.grids_thw.len() as u64);
     }
-    sample
+    let StepSample {
+        tokens,
+        supervised_tokens,
+        samples,
+        images,
+        ..
+    } = sample;
+    let counts = [tokens, supervised_tokens, samples, images].map(|count| count as f64);
+    let [loss_sum] = comm.sum([loss_sum])?;
+    let [tokens, supervised_tokens, samples, images] = comm.sum(counts)?.map(|count| count as u64);
+    Ok(StepSample {
+        loss_sum,
+        duration,
+        tokens,
+        supervised_tokens,
+        samples,
+        images,
+    })
 }

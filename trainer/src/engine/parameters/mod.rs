@@ -137,6 +137,22 @@ impl ParameterStore {
         self.precision
     }
 
+    /// For each buffer the first unit, in execution order, that uses it: backward has added all
+    /// of its gradient once it is done with that unit.
+    pub fn first_users(&self) -> Vec<usize> {
+        let mut first = vec![usize::MAX; self.buffers.len()];
+        for (unit, places) in self.units.iter().enumerate() {
+            for place in places {
+                if let Place::Trainable { buffer, .. } = place
+                    && let Some(first) = first.get_mut(*buffer)
+                {
+                    *first = unit.min(*first);
+                }
+            }
+        }
+        first
+    }
+
     /// Clears every gradient and its touched mark; once per optimizer step.
     pub fn zero_grad(&mut self) -> Result<()> {
         for buffer in self.buffers.iter_mut().filter(|b| b.touched) {

@@ -1,0 +1,5 @@
+//! Several processes train as one does.
+
+mod equality;
+mod fixture;
+mod launch;
