@@ -10,146 +10,152 @@ fn fields(extra: &str) -> Vec<String> {
 }
 
 /// Each is a document that the API server takes, and the one field that must be named.
+const PARTS: &[(&str, &str)] = &[
+    ("  precision: Float16Mixed", "spec.precision"),
+    ("  method: { qlora: {} }", "spec.method.qlora"),
+    (
+        "  method: { freeze: { trainableLayers: 2 } }",
+        "spec.method.freeze",
+    ),
+    ("  method: { adapter: {} }", "spec.method.adapter"),
+    (
+        "  method: { lora: { useDora: true } }",
+        "spec.method.lora.useDora",
+    ),
+    (
+        "  parallelism: { offload: Optimizer }",
+        "spec.parallelism.offload",
+    ),
+    ("  workers: { replicas: 2 }", "spec.workers.replicas"),
+    (
+        "  parallelism: { strategy: Zero3 }\n  workers: { gpu: { count: 2 } }",
+        "spec.parallelism.strategy",
+    ),
+    (
+        "  workers: { gpu: { memory: 80Gi } }",
+        "spec.workers.gpu.memory",
+    ),
+    (
+        "  workers: { podOverrides: { resourceClaimTemplates: [gpu] } }",
+        "spec.workers.podOverrides.resourceClaimTemplates",
+    ),
+    (
+        "  evaluation: { metrics: [RougeL] }",
+        "spec.evaluation.metrics",
+    ),
+    (
+        "  evaluation: { maxSamples: 10 }",
+        "spec.evaluation.maxSamples",
+    ),
+    (
+        "  evaluation: { maxNewTokens: 10 }",
+        "spec.evaluation.maxNewTokens",
+    ),
+    (
+        "  evaluation: { earlyStopping: { patience: 1 } }",
+        "spec.evaluation.earlyStopping",
+    ),
+    ("  output: { uri: pvc://a/b }", "spec.output.uri"),
+    ("  scheduling: { gang: PodGroup }", "spec.scheduling.gang"),
+    (
+        "  runPolicy: { oomPolicy: Adapt }",
+        "spec.runPolicy.oomPolicy",
+    ),
+    (
+        "  runPolicy: { oomMayReduce: [MaxPixels] }",
+        "spec.runPolicy.oomMayReduce",
+    ),
+    (
+        "  runPolicy: { hangTimeoutSeconds: 60 }",
+        "spec.runPolicy.hangTimeoutSeconds",
+    ),
+    ("  resumeFrom: { name: other }", "spec.resumeFrom"),
+];
+
 #[test]
 fn each_part_is_named() {
-    for (extra, field) in [
-        ("  precision: Float16Mixed", "spec.precision"),
-        ("  method: { qlora: {} }", "spec.method.qlora"),
-        (
-            "  method: { freeze: { trainableLayers: 2 } }",
-            "spec.method.freeze",
-        ),
-        ("  method: { adapter: {} }", "spec.method.adapter"),
-        (
-            "  method: { lora: { useDora: true } }",
-            "spec.method.lora.useDora",
-        ),
-        (
-            "  parallelism: { offload: Optimizer }",
-            "spec.parallelism.offload",
-        ),
-        ("  workers: { replicas: 2 }", "spec.workers.replicas"),
-        (
-            "  parallelism: { strategy: Zero3 }\n  workers: { gpu: { count: 2 } }",
-            "spec.parallelism.strategy",
-        ),
-        (
-            "  workers: { gpu: { memory: 80Gi } }",
-            "spec.workers.gpu.memory",
-        ),
-        (
-            "  workers: { podOverrides: { resourceClaimTemplates: [gpu] } }",
-            "spec.workers.podOverrides.resourceClaimTemplates",
-        ),
-        (
-            "  evaluation: { metrics: [RougeL] }",
-            "spec.evaluation.metrics",
-        ),
-        (
-            "  evaluation: { maxSamples: 10 }",
-            "spec.evaluation.maxSamples",
-        ),
-        (
-            "  evaluation: { maxNewTokens: 10 }",
-            "spec.evaluation.maxNewTokens",
-        ),
-        (
-            "  evaluation: { earlyStopping: { patience: 1 } }",
-            "spec.evaluation.earlyStopping",
-        ),
-        ("  output: { uri: pvc://a/b }", "spec.output.uri"),
-        ("  scheduling: { gang: PodGroup }", "spec.scheduling.gang"),
-        (
-            "  runPolicy: { oomPolicy: Adapt }",
-            "spec.runPolicy.oomPolicy",
-        ),
-        (
-            "  runPolicy: { oomMayReduce: [MaxPixels] }",
-            "spec.runPolicy.oomMayReduce",
-        ),
-        (
-            "  runPolicy: { hangTimeoutSeconds: 60 }",
-            "spec.runPolicy.hangTimeoutSeconds",
-        ),
-        ("  resumeFrom: { name: other }", "spec.resumeFrom"),
-    ] {
-        assert_eq!(fields(extra), [field], "{extra}");
+    for (extra, field) in PARTS {
+        assert_eq!(fields(extra), [*field], "{extra}");
     }
 }
 
+const MODEL: &str = "pvc://models/qwen2-vl }";
+const DATA: &str = "[{ uri: pvc://data/captions }]";
+
+/// A part of the minimal document, what replaces it, and the one field that must be named.
+const REPLACED: &[(&str, &str, &str)] = &[
+    (MODEL, "s3://bucket/model }", "spec.model.uri"),
+    (
+        MODEL,
+        "pvc://models/a, credentialsSecretRef: { name: hub } }",
+        "spec.model.credentialsSecretRef",
+    ),
+    (
+        DATA,
+        "[{ uri: gs://bucket/data }]",
+        "spec.dataset.train[0].uri",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://data/a, imageRoot: hf://a/b }]",
+        "spec.dataset.train[0].imageRoot",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a, weight: 2 }]",
+        "spec.dataset.train[0].weight",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a, credentialsSecretRef: { name: s } }]",
+        "spec.dataset.train[0].credentialsSecretRef",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a }, { uri: pvc://d/b }]",
+        "spec.dataset.train",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a }]\n    validation: [{ uri: pvc://d/b }, { uri: pvc://d/c }]",
+        "spec.dataset.validation",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a }]\n    validation: [{ uri: s3://d/b }]",
+        "spec.dataset.validation[0].uri",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a }]\n    format: Parquet",
+        "spec.dataset.format",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a }]\n    truncation: Text",
+        "spec.dataset.truncation",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a }]\n    packing: true",
+        "spec.dataset.packing",
+    ),
+    (
+        DATA,
+        "[{ uri: pvc://d/a }]\n    preflight: true",
+        "spec.dataset.preflight",
+    ),
+];
+
 #[test]
 fn each_part_of_model_and_data_is_named() {
-    let model = "pvc://models/qwen2-vl }";
-    let data = "[{ uri: pvc://data/captions }]";
-    for (from, to, field) in [
-        (model, "s3://bucket/model }", "spec.model.uri"),
-        (
-            model,
-            "pvc://models/a, credentialsSecretRef: { name: hub } }",
-            "spec.model.credentialsSecretRef",
-        ),
-        (
-            data,
-            "[{ uri: gs://bucket/data }]",
-            "spec.dataset.train[0].uri",
-        ),
-        (
-            data,
-            "[{ uri: pvc://data/a, imageRoot: hf://a/b }]",
-            "spec.dataset.train[0].imageRoot",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a, weight: 2 }]",
-            "spec.dataset.train[0].weight",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a, credentialsSecretRef: { name: s } }]",
-            "spec.dataset.train[0].credentialsSecretRef",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a }, { uri: pvc://d/b }]",
-            "spec.dataset.train",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a }]\n    validation: [{ uri: pvc://d/b }, { uri: pvc://d/c }]",
-            "spec.dataset.validation",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a }]\n    validation: [{ uri: s3://d/b }]",
-            "spec.dataset.validation[0].uri",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a }]\n    format: Parquet",
-            "spec.dataset.format",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a }]\n    truncation: Text",
-            "spec.dataset.truncation",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a }]\n    packing: true",
-            "spec.dataset.packing",
-        ),
-        (
-            data,
-            "[{ uri: pvc://d/a }]\n    preflight: true",
-            "spec.dataset.preflight",
-        ),
-    ] {
+    for (from, to, field) in REPLACED {
         let text = MINIMAL.replace(from, to);
         assert_ne!(text, MINIMAL);
         let finetune = load_str(&text).unwrap_or_else(|error| panic!("{to}: {error}"));
         let found = unsupported_parts(&finetune.spec);
         let found: Vec<&str> = found.iter().map(|part| part.field.as_str()).collect();
-        assert_eq!(found, [field], "{to}");
+        assert_eq!(found, [*field], "{to}");
     }
 }
 

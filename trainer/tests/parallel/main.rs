@@ -1,5 +1,7 @@
 //! Several processes train as one does.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
 mod equality;
 mod fixture;
 mod launch;
