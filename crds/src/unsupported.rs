@@ -226,7 +226,7 @@ fn of_parallelism(parallelism: &Parallelism, workers: &Workers, found: &mut Foun
 /// The operator acts on what it can put into a pod.
 fn of_workers(workers: &Workers, found: &mut Found) {
     let Workers {
-        replicas,
+        replicas: _,
         processes_per_replica: _,
         device: _,
         gpu,
@@ -239,8 +239,6 @@ fn of_workers(workers: &Workers, found: &mut Found) {
         pod_overrides,
         network_policy: _,
     } = workers;
-    let one = "use one replica; processesPerReplica or gpu.count spread over its GPUs";
-    found.note(*replicas > 1, "spec.workers.replicas", one);
     if let Some(gpu) = gpu {
         let Gpu {
             resource_name: _,

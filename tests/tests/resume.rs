@@ -17,29 +17,64 @@ const END: Duration = Duration::from_secs(240);
 #[tokio::test]
 async fn a_killed_trainer_ends_with_the_same_weights() -> Result<()> {
     with_temp_ns("resume", async |ns| {
-        operator::ensure_operator(&ns.client).await?;
-        digits::fill_volume(ns).await?;
-        for name in ["undisturbed", "killed"] {
-            digits::start(ns, name, short).await?;
-        }
-        let step = kill_after_a_checkpoint(ns, "killed").await?;
-        let undisturbed = succeeded(ns, "undisturbed").await?;
-        let killed = succeeded(ns, "killed").await?;
-        check_history(&killed, step)?;
-        ensure!(
-            undisturbed.attempts.len() == 1,
-            "{:?}",
-            undisturbed.attempts
-        );
-        let expected = weights_digest(ns, "undisturbed", &undisturbed).await?;
-        let digest = weights_digest(ns, "killed", &killed).await?;
-        ensure!(
-            digest == expected,
-            "weights differ: {digest} and {expected}"
-        );
+        let killed = killed_ends_like_undisturbed(ns, short, &[]).await?;
+        ensure!(killed.attempts[0].verdict.is_some(), "{killed:?}");
         Ok(())
     })
     .await
+}
+
+/// Two pods with two processes each: the last of the four is killed.
+#[tokio::test]
+async fn a_killed_rank_restarts_all_pods_and_ends_with_the_same_weights() -> Result<()> {
+    with_temp_ns("resume-ranks", async |ns| {
+        let rank_3 = [(env::NODE_RANK, "1"), (env::LOCAL_RANK, "1")];
+        let killed = killed_ends_like_undisturbed(ns, two_by_two, &rank_3).await?;
+        let verdict = killed.attempts[0].verdict.as_ref().context("no verdict")?;
+        ensure!(verdict.rank == Some(3), "{verdict:?}");
+        ensure!(
+            verdict.message.contains("rank 3 was killed by signal 9"),
+            "{verdict:?}"
+        );
+        let pod = verdict.pod_name.as_deref().unwrap_or_default();
+        ensure!(pod.starts_with("killed-1-1-"), "{verdict:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs two VLFineTunes, kills a process of one; both must end with the same weights. The status
+/// of the killed one.
+async fn killed_ends_like_undisturbed(
+    ns: &TestNamespace,
+    change: impl Fn(&mut VLFineTune),
+    victim: &[(&str, &str)],
+) -> Result<VLFineTuneStatus> {
+    operator::ensure_operator(&ns.client).await?;
+    digits::fill_volume(ns).await?;
+    for name in ["undisturbed", "killed"] {
+        digits::start(ns, name, &change).await?;
+    }
+    let step = kill_after_a_checkpoint(ns, "killed", victim).await?;
+    let undisturbed = succeeded(ns, "undisturbed").await?;
+    let killed = succeeded(ns, "killed").await?;
+    check_history(&killed, step)?;
+    let attempts = &undisturbed.attempts;
+    ensure!(attempts.len() == 1, "{attempts:?}");
+    let expected = weights_digest(ns, "undisturbed", &undisturbed).await?;
+    let digest = weights_digest(ns, "killed", &killed).await?;
+    ensure!(
+        digest == expected,
+        "weights differ: {digest} and {expected}"
+    );
+    Ok(killed)
+}
+
+fn two_by_two(finetune: &mut VLFineTune) {
+    short(finetune);
+    let workers = &mut finetune.spec.workers;
+    workers.replicas = 2;
+    workers.processes_per_replica = Some(2);
 }
 
 /// A short run, in the middle of whose first epoch a checkpoint falls.
@@ -58,7 +93,11 @@ async fn status(ns: &TestNamespace, name: &str) -> Result<VLFineTuneStatus> {
 }
 
 /// Waits for a checkpoint and kills the trainer with SIGKILL; the checkpoint's step.
-async fn kill_after_a_checkpoint(ns: &TestNamespace, name: &str) -> Result<i64> {
+async fn kill_after_a_checkpoint(
+    ns: &TestNamespace,
+    name: &str,
+    victim: &[(&str, &str)],
+) -> Result<i64> {
     let step = wait_for("a checkpoint", END, async || {
         let checkpoint = status(ns, name).await?.last_checkpoint;
         Ok(checkpoint
@@ -67,7 +106,7 @@ async fn kill_after_a_checkpoint(ns: &TestNamespace, name: &str) -> Result<i64> 
     })
     .await?;
     ensure!(step < STEPS, "the run had ended before it could be killed");
-    let pids = trainer_pids(&ns.name, name)?;
+    let pids = trainer_pids(&ns.name, name, victim)?;
     ensure!(
         !pids.is_empty(),
         "no process of {name} is visible; this test runs as root"
@@ -78,11 +117,13 @@ async fn kill_after_a_checkpoint(ns: &TestNamespace, name: &str) -> Result<i64> 
 }
 
 /// Processes with the environment that the operator gives a trainer of this run.
-fn trainer_pids(namespace: &str, name: &str) -> Result<Vec<String>> {
-    let wanted = [
-        format!("{}={namespace}", env::NAMESPACE),
-        format!("{}={name}", env::NAME),
-    ];
+fn trainer_pids(namespace: &str, name: &str, more: &[(&str, &str)]) -> Result<Vec<String>> {
+    let run = [(env::NAMESPACE, namespace), (env::NAME, name)];
+    let wanted: Vec<_> = run
+        .iter()
+        .chain(more)
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").context("cannot list processes")? {
         let folder = entry?.path();

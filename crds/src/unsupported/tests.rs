@@ -26,7 +26,6 @@ const PARTS: &[(&str, &str)] = &[
         "  parallelism: { offload: Optimizer }",
         "spec.parallelism.offload",
     ),
-    ("  workers: { replicas: 2 }", "spec.workers.replicas"),
     (
         "  parallelism: { strategy: Zero3 }\n  workers: { gpu: { count: 2 } }",
         "spec.parallelism.strategy",
@@ -166,7 +165,7 @@ fn what_is_supported_is_not_named() {
         "  method: { full: {} }",
         "  parallelism: { strategy: Zero3 }",
         "  parallelism: { strategy: DDP }\n  workers: { gpu: { count: 2 } }",
-        "  workers: { device: CPU, processesPerReplica: 2 }",
+        "  workers: { device: CPU, replicas: 2, processesPerReplica: 2 }",
         "  scheduling: { queueName: gpus, priorityClassName: high }",
         "  runPolicy: { suspend: true, ttlSecondsAfterFinished: 5, deleteAfterFinished: true }",
         "  workers: { gpu: { product: H100 }, podOverrides: { shmSize: 1Gi } }",
