@@ -67,7 +67,7 @@ pub fn unsupported_parts(spec: &VLFineTuneSpec) -> Vec<Unsupported> {
     of_evaluation(evaluation, &mut found);
     of_output(output, &mut found);
     of_scheduling(scheduling, &mut found);
-    of_run_policy(run_policy, &mut found);
+    of_run_policy(run_policy, workers, &mut found);
     let own = "remove it: a run resumes from its own checkpoints";
     found.note(resume_from.is_some(), "spec.resumeFrom", own);
     found.0
@@ -325,7 +325,7 @@ fn of_scheduling(scheduling: &Scheduling, found: &mut Found) {
     found.note(*gang != Gang::None, "spec.scheduling.gang", "use None");
 }
 
-fn of_run_policy(policy: &RunPolicy, found: &mut Found) {
+fn of_run_policy(policy: &RunPolicy, workers: &Workers, found: &mut Found) {
     let RunPolicy {
         backoff_limit: _,
         active_deadline_seconds: _,
@@ -341,8 +341,10 @@ fn of_run_policy(policy: &RunPolicy, found: &mut Found) {
     found.note(adapt, "spec.runPolicy.oomPolicy", "use Fail");
     let reduce = !oom_may_reduce.is_empty();
     found.note(reduce, "spec.runPolicy.oomMayReduce", REMOVE);
-    let hang = hang_timeout_seconds.is_some();
-    found.note(hang, "spec.runPolicy.hangTimeoutSeconds", REMOVE);
+    // It is how long ranks wait for each other.
+    let hang = hang_timeout_seconds.is_some() && workers.world_size() == 1;
+    let alone = "remove it: one process waits for nobody";
+    found.note(hang, "spec.runPolicy.hangTimeoutSeconds", alone);
 }
 
 #[cfg(test)]

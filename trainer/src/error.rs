@@ -24,6 +24,9 @@ pub enum Error {
     /// Another process of the run is gone or silent.
     #[error("{0}")]
     PeerLost(String),
+    /// Another process of the run has kept this one waiting for too long.
+    #[error("{0}")]
+    Hang(String),
     /// A volume failed: full, read-only, torn.
     #[error("{0}")]
     Storage(String),
@@ -46,6 +49,7 @@ impl Error {
             Self::OutOfMemory(_) => FailureClass::OutOfMemory,
             Self::Drained(_) => FailureClass::Drained,
             Self::PeerLost(_) => FailureClass::PeerLost,
+            Self::Hang(_) => FailureClass::Hang,
             Self::Storage(_) => FailureClass::Storage,
             Self::Torch(_) | Self::Bug(_) => FailureClass::Bug,
         }
@@ -59,6 +63,7 @@ impl Error {
             Self::OutOfMemory(_) => exit_code::OUT_OF_MEMORY,
             Self::Drained(_) => exit_code::DRAINED,
             Self::PeerLost(_) => exit_code::PEER_LOST,
+            Self::Hang(_) => exit_code::HANG,
             Self::Storage(_) => exit_code::STORAGE,
             // As Rust's own runtime exits after a panic.
             Self::Torch(_) | Self::Bug(_) => 101,
@@ -90,6 +95,7 @@ impl Error {
             exit_code::OUT_OF_MEMORY => Self::OutOfMemory(message),
             exit_code::DRAINED => Self::Drained(message),
             exit_code::PEER_LOST => Self::PeerLost(message),
+            exit_code::HANG => Self::Hang(message),
             exit_code::STORAGE => Self::Storage(message),
             _ => Self::Bug(message),
         }
@@ -153,6 +159,7 @@ mod tests {
             Error::OutOfMemory(text()),
             Error::Drained(text()),
             Error::PeerLost(text()),
+            Error::Hang(text()),
             Error::Storage(text()),
             Error::Torch(text()),
             Error::Bug(text()),

@@ -165,6 +165,7 @@ fn what_is_supported_is_not_named() {
         "  method: { full: {} }",
         "  parallelism: { strategy: Zero3 }",
         "  parallelism: { strategy: DDP }\n  workers: { gpu: { count: 2 } }",
+        "  workers: { gpu: { count: 2 } }\n  runPolicy: { hangTimeoutSeconds: 60 }",
         "  workers: { device: CPU, replicas: 2, processesPerReplica: 2 }",
         "  scheduling: { queueName: gpus, priorityClassName: high }",
         "  runPolicy: { suspend: true, ttlSecondsAfterFinished: 5, deleteAfterFinished: true }",

@@ -134,6 +134,19 @@ fn connect(
 pub(super) fn lost(error: torch_ext::Error) -> Error {
     match error {
         torch_ext::Error::OutOfMemory(message) => Error::OutOfMemory(message),
-        other => Error::PeerLost(other.to_string()),
+        other => {
+            let message = other.to_string();
+            // libtorch has no class for it; these are Gloo's, the store's and NCCL's words.
+            let late = ["imed out", "timeout"]
+                .iter()
+                .any(|words| message.contains(words));
+            match late {
+                true => Error::Hang(format!(
+                    "{message}; another rank is stuck, or needs longer than \
+                     runPolicy.hangTimeoutSeconds"
+                )),
+                false => Error::PeerLost(message),
+            }
+        }
     }
 }

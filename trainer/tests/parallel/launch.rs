@@ -142,6 +142,30 @@ fn a_killed_rank_ends_all_within_seconds_and_is_named() {
 }
 
 #[test]
+fn a_rank_that_hangs_is_waited_for_no_longer_than_asked() {
+    let impatient = |fixture: &Fixture| {
+        let spec = SPEC.replace("STEPS", "100000");
+        fixture.write(&format!("{spec}  runPolicy: {{ hangTimeoutSeconds: 10 }}\n"));
+    };
+    let mut launch = Launch::of("1", impatient);
+    launch.wait_for("\"step\":2,");
+    let pids = launch.pids();
+    let begin = Instant::now();
+    kill(pids[1], "-STOP");
+    let (output, report, log, _) = launch.end();
+    assert_eq!(output.status.code(), Some(exit_code::HANG), "{log}");
+    assert_eq!((report.class, report.rank), (FailureClass::Hang, 0));
+    assert!(report.message.contains("rank 0: all-reduce"), "{report:?}");
+    assert!(report.message.contains("hangTimeoutSeconds"), "{report:?}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(!pids.into_iter().any(is_alive), "a process is left");
+}
+
+#[test]
 fn sigterm_makes_one_checkpoint_that_both_agreed_on() {
     let mut launch = Launch::of("100000", |_| {});
     launch.wait_for("\"step\":3,");
