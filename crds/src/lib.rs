@@ -14,6 +14,7 @@ pub mod model;
 pub mod output;
 pub mod parallelism;
 pub mod plan;
+pub mod quantity;
 pub mod run_policy;
 pub mod scheduling;
 pub mod status;

@@ -195,6 +195,18 @@ pub mod operator {
         "vlft_operator_attempts_total",
         "Ended attempts by failure class.",
     );
+    pub const LOST_STEPS: Metric = metric(
+        "vlft_operator_lost_steps_total",
+        "Training steps that had to be repeated, by the class of the attempt that lost them.",
+    );
+    pub const LOST_GPU_SECONDS: Metric = metric(
+        "vlft_operator_lost_gpu_seconds_total",
+        "GPU seconds of repeated steps and of attempts that made none, by class.",
+    );
+    pub const ADJUSTMENTS: Metric = metric(
+        "vlft_operator_memory_adjustments_total",
+        "Changes of a plan that an out-of-memory led to, by field.",
+    );
     pub const LEADER: Metric = metric(
         "vlft_operator_leader",
         "1 on the replica that holds the lease.",
@@ -207,6 +219,9 @@ pub mod operator {
         RECONCILE_SECONDS,
         RECONCILE_ERRORS,
         ATTEMPTS,
+        LOST_STEPS,
+        LOST_GPU_SECONDS,
+        ADJUSTMENTS,
         LEADER,
     ];
 }

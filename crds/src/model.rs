@@ -20,6 +20,12 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub revision: Option<String>,
+    /// The published model that this one comes from, by its name on the Hub, for example
+    /// `Qwen/Qwen2-VL-7B-Instruct`: its sizes are what memory is estimated from. Absent means the
+    /// name in an `hf://` uri.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 128), regex(pattern = r"^[^/]+/[^/]+$"))]
+    pub base_model: Option<String>,
     /// Secret with the key `HF_TOKEN`, or the access keys of an object store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<SecretRef>,

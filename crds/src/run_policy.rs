@@ -4,15 +4,28 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::status::FailureClass;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.deleteAfterFinished || has(self.ttlSecondsAfterFinished)")
-    .message("runPolicy.deleteAfterFinished needs ttlSecondsAfterFinished: it says when"))]
+#[x_kube(
+    validation = Rule::new("!self.deleteAfterFinished || has(self.ttlSecondsAfterFinished)")
+        .message("runPolicy.deleteAfterFinished needs ttlSecondsAfterFinished: it says when"),
+    validation = Rule::new("!has(self.oomMayReduce) || self.oomMayReduce.size() == 0 || self.oomPolicy == 'Adapt'")
+        .message("runPolicy.oomMayReduce is for oomPolicy: Adapt; remove it or set oomPolicy"),
+    validation = Rule::new("!has(self.backoffLimitPerClass) || self.backoffLimitPerClass.all(a, self.backoffLimitPerClass.filter(b, b.class == a.class).size() == 1)")
+        .message("runPolicy.backoffLimitPerClass names a class twice; keep one of them"),
+)]
 pub struct RunPolicy {
     /// Failed attempts after which the run is given up.
     #[serde(default = "default_backoff_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: i64,
+    /// Attempts that may end in one class before the run is given up, disruptions included;
+    /// classes that are not named count against `backoffLimit` alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub backoff_limit_per_class: Vec<ClassLimit>,
     /// Seconds from the first start after which the run is ended; absent means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 315_360_000))]
@@ -49,6 +62,7 @@ impl Default for RunPolicy {
     fn default() -> Self {
         Self {
             backoff_limit: default_backoff_limit(),
+            backoff_limit_per_class: Vec::new(),
             active_deadline_seconds: None,
             ttl_seconds_after_finished: None,
             delete_after_finished: false,
@@ -59,6 +73,15 @@ impl Default for RunPolicy {
             node_lost_timeout_seconds: default_node_lost_timeout_seconds(),
         }
     }
+}
+
+/// The budget of one class of failures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassLimit {
+    pub class: FailureClass,
+    #[schemars(range(min = 0, max = 100))]
+    pub limit: i64,
 }
 
 /// What follows an out-of-memory.

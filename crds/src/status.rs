@@ -6,8 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Attempts kept in status; older ones are summarised in [`VLFineTuneStatus::restarts`].
+use crate::parallelism::Strategy;
+
+/// Attempts kept in status; older ones are summarised in [`VLFineTuneStatus::ended`].
 pub const MAX_ATTEMPTS: usize = 20;
+/// Adjustments kept in status; the ladder is shorter.
+pub const MAX_ADJUSTMENTS: usize = 40;
 /// Longest message of a verdict or condition, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
 /// Longest log tail of a verdict, bytes.
@@ -41,6 +45,10 @@ pub struct VLFineTuneStatus {
     /// Failed attempts that count against `runPolicy.backoffLimit`.
     #[serde(default)]
     pub failures: i64,
+    /// Ended attempts by class, those that `attempts` no longer holds included.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub ended: std::collections::BTreeMap<String, i64>,
     /// GPUs of a whole attempt; 0 on CPU.
     #[serde(default)]
     pub gpus: i64,
@@ -57,7 +65,7 @@ pub struct VLFineTuneStatus {
     pub result: Option<ResultStatus>,
     /// Changes of the plan that an out-of-memory led to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20))]
+    #[schemars(length(max = 40))]
     pub adjustments: Vec<Adjustment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_estimate: Option<MemoryEstimate>,
@@ -135,6 +143,15 @@ pub struct Attempt {
     /// Last step that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_step: Option<i64>,
+    /// Samples per forward pass, where the estimate of memory or an out-of-memory decided it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_size: Option<i64>,
+    /// What `strategy: Auto` was decided to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// Steps of it that later attempts had to repeat; absent until one has told where it resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_steps: Option<i64>,
     /// How it ended; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
@@ -299,28 +316,58 @@ pub struct Adjustment {
     pub reason: String,
 }
 
-/// Bytes per rank.
+/// Bytes per rank at the peak of a step; a part that is not there at that moment is 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MemoryEstimate {
     pub total_bytes: i64,
+    /// Weights, masters, gradients and optimizer states: what no micro-batch does without.
+    pub states_bytes: i64,
     pub weights_bytes: i64,
+    /// float32 copies that the optimizer updates.
+    pub masters_bytes: i64,
     pub gradients_bytes: i64,
     pub optimizer_bytes: i64,
+    /// Copies in the compute kind and gathered units.
+    pub working_bytes: i64,
+    /// Of the language model.
     pub activations_bytes: i64,
+    /// Of vision tower and projector, pixels included.
+    pub vision_bytes: i64,
     pub logits_bytes: i64,
+    /// CUDA context, NCCL, fragmentation.
     pub overhead_bytes: i64,
+    /// What offload keeps in host memory; not part of the total.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub host_bytes: i64,
+    /// Memory of the smallest GPU that the run may land on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_bytes: Option<i64>,
 }
 
-/// What disruptions cost.
+// serde hands out a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(bytes: &i64) -> bool {
+    *bytes == 0
+}
+
+/// Work that was done and had to be done again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LostWork {
     pub steps: i64,
-    pub gpu_seconds: String,
+    /// GPUs x seconds of those steps, and of attempts that made none.
+    pub gpu_seconds: i64,
+    /// By the class that the attempt ended in.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
-    pub steps_by_cause: std::collections::BTreeMap<String, i64>,
+    pub by_cause: std::collections::BTreeMap<String, LostToCause>,
+}
+
+/// What one cause cost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LostToCause {
+    pub steps: i64,
+    pub gpu_seconds: i64,
 }

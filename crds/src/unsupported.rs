@@ -12,7 +12,7 @@ use crate::method::{Lora, Method};
 use crate::model::Model;
 use crate::output::Output;
 use crate::parallelism::{Offload, Parallelism, Strategy};
-use crate::run_policy::{OomPolicy, RunPolicy};
+use crate::run_policy::RunPolicy;
 use crate::scheduling::{Gang, Scheduling};
 use crate::training::{Precision, Training};
 use crate::uri::Uri;
@@ -97,6 +97,8 @@ fn of_model(model: &Model, found: &mut Found) {
         uri,
         // Goes with hf:// alone: the trainer looks for it in the local cache.
         revision: _,
+        // The estimate of memory starts from it.
+        base_model: _,
         credentials_secret_ref,
     } = model;
     found.note(is_remote(uri), "spec.model.uri", COPY);
@@ -244,10 +246,8 @@ fn of_workers(workers: &Workers, found: &mut Found) {
             resource_name: _,
             count: _,
             product: _,
-            memory,
+            memory: _,
         } = gpu;
-        let product = "remove it: gpu.product chooses the node";
-        found.note(memory.is_some(), "spec.workers.gpu.memory", product);
     }
     of_pod_overrides(pod_overrides, found);
 }
@@ -332,15 +332,12 @@ fn of_run_policy(policy: &RunPolicy, workers: &Workers, found: &mut Found) {
         ttl_seconds_after_finished: _,
         delete_after_finished: _,
         suspend: _,
-        oom_policy,
-        oom_may_reduce,
+        backoff_limit_per_class: _,
+        oom_policy: _,
+        oom_may_reduce: _,
         hang_timeout_seconds,
         node_lost_timeout_seconds: _,
     } = policy;
-    let adapt = *oom_policy == OomPolicy::Adapt;
-    found.note(adapt, "spec.runPolicy.oomPolicy", "use Fail");
-    let reduce = !oom_may_reduce.is_empty();
-    found.note(reduce, "spec.runPolicy.oomMayReduce", REMOVE);
     // It is how long ranks wait for each other.
     let hang = hang_timeout_seconds.is_some() && workers.world_size() == 1;
     let alone = "remove it: one process waits for nobody";

@@ -130,9 +130,21 @@ pub struct Gpu {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub product: Option<String>,
-    /// Memory of one GPU; absent means: read it from the node's labels.
+    /// Memory of one GPU, which the run's estimate is compared with; absent means: from the
+    /// labels of the nodes (`nvidia.com/gpu.memory`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self {
+            resource_name: default_gpu_resource(),
+            count: default_one(),
+            product: None,
+            memory: None,
+        }
+    }
 }
 
 /// Requests and limits of one pod.

@@ -21,9 +21,9 @@ mod build;
 mod decide;
 mod error;
 mod events;
+mod gpus;
 mod observe;
 mod policy;
-mod quantity;
 pub mod queue;
 mod status;
 mod unreadable;
@@ -33,6 +33,7 @@ mod writes;
 
 pub use decide::Settings;
 pub use error::Error;
+use gpus::GpuLabels;
 use observe::children::{Children, Key};
 use observe::progress::Polls;
 use observe::{AttemptJob, TrainerPod};
@@ -92,6 +93,7 @@ pub struct Context {
     pub polls: Polls,
     pub leadership: Arc<Leadership>,
     pub metrics: Arc<Metrics>,
+    gpus: GpuLabels,
     writes: Writes,
     failures: Mutex<HashMap<String, u32>>,
 }
@@ -122,6 +124,7 @@ impl Context {
             polls: Polls::new(parts.progress_interval),
             leadership: parts.leadership,
             metrics: parts.metrics,
+            gpus: GpuLabels::default(),
             writes: Writes::default(),
             failures: Mutex::default(),
         }
@@ -186,7 +189,7 @@ async fn steps(ctx: &Context, finetune: &VLFineTune) -> Result<Action, Error> {
     }
     let now = Timestamp::now();
     let observed = observe::observe(ctx, finetune, now).await?; // (client)
-    let valid = validate::validate(finetune, &observed.claims, &ctx.defaults); // (no client)
+    let valid = validate::validate(finetune, &observed.claims, observed.gpu, &ctx.defaults); // (no client)
     let initial = status::initial();
     let input = decide::Input {
         finetune,

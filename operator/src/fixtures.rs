@@ -38,7 +38,7 @@ pub fn defaults() -> Defaults {
 
 /// [`minimal`], through the real checks.
 pub fn validated() -> ValidatedFineTune {
-    validate(&minimal(), &Default::default(), &defaults()).unwrap()
+    validate(&minimal(), &Default::default(), None, &defaults()).unwrap()
 }
 
 pub fn as_json<T: Serialize>(object: &T) -> Value {

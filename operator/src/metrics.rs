@@ -9,6 +9,7 @@ use prometheus::{
     TextEncoder,
 };
 use vlft_crds::metric_names::{Metric, operator};
+use vlft_crds::plan::remedy;
 use vlft_crds::status::FailureClass;
 
 use crate::controller::Error;
@@ -27,6 +28,9 @@ pub struct Metrics {
     reconcile_seconds: Histogram,
     reconcile_errors: IntCounterVec,
     attempts: IntCounterVec,
+    lost_steps: IntCounterVec,
+    lost_gpu_seconds: IntCounterVec,
+    adjustments: IntCounterVec,
     leader: IntGauge,
 }
 
@@ -45,6 +49,9 @@ impl Metrics {
             reconcile_seconds: Histogram::with_opts(seconds)?,
             reconcile_errors: IntCounterVec::new(opts(operator::RECONCILE_ERRORS), &["kind"])?,
             attempts: IntCounterVec::new(opts(operator::ATTEMPTS), &["class"])?,
+            lost_steps: IntCounterVec::new(opts(operator::LOST_STEPS), &["class"])?,
+            lost_gpu_seconds: IntCounterVec::new(opts(operator::LOST_GPU_SECONDS), &["class"])?,
+            adjustments: IntCounterVec::new(opts(operator::ADJUSTMENTS), &["field"])?,
             leader: IntGauge::with_opts(opts(operator::LEADER))?,
             registry,
         };
@@ -52,6 +59,9 @@ impl Metrics {
         // Present from the start: a rate over a series that appears at 1 misses the first.
         for result in ["success", "error"] {
             metrics.reconciles.with_label_values(&[result]);
+        }
+        for field in remedy::FIELDS {
+            metrics.adjustments.with_label_values(&[field]);
         }
         Ok(metrics)
     }
@@ -64,6 +74,9 @@ impl Metrics {
             reconcile_seconds,
             reconcile_errors,
             attempts,
+            lost_steps,
+            lost_gpu_seconds,
+            adjustments,
             leader,
         } = self;
         registry.register(Box::new(finetunes.clone()))?;
@@ -71,6 +84,9 @@ impl Metrics {
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(reconcile_errors.clone()))?;
         registry.register(Box::new(attempts.clone()))?;
+        registry.register(Box::new(lost_steps.clone()))?;
+        registry.register(Box::new(lost_gpu_seconds.clone()))?;
+        registry.register(Box::new(adjustments.clone()))?;
         registry.register(Box::new(leader.clone()))
     }
 
@@ -85,6 +101,20 @@ impl Metrics {
     /// Counts an attempt that ended.
     pub fn attempt_ended(&self, class: FailureClass) {
         self.attempts.with_label_values(&[class.as_str()]).inc();
+        // What it cost is known once the next attempt has resumed; until then 0.
+        self.work_lost(class.as_str(), 0, 0);
+    }
+
+    /// Counts work that a cause made a run repeat.
+    pub fn work_lost(&self, class: &str, steps: u64, gpu_seconds: u64) {
+        self.lost_steps.with_label_values(&[class]).inc_by(steps);
+        let seconds = self.lost_gpu_seconds.with_label_values(&[class]);
+        seconds.inc_by(gpu_seconds);
+    }
+
+    /// Counts a change of a plan after an out-of-memory.
+    pub fn plan_adjusted(&self, field: &str) {
+        self.adjustments.with_label_values(&[field]).inc();
     }
 
     pub fn set_leader(&self, leads: bool) {
@@ -146,6 +176,8 @@ mod tests {
         let metrics = Metrics::new(Registry::new()).unwrap();
         metrics.start_reconcile().finish(Some(&Error::TimedOut));
         metrics.attempt_ended(FailureClass::Bug);
+        metrics.work_lost("Bug", 3, 90);
+        metrics.plan_adjusted("training.lossChunk");
         metrics.set_leader(true);
         metrics.set_finetunes(&[(("ns".to_owned(), "Running".to_owned()), 2)].into());
         let text = metrics.render().unwrap();
@@ -161,6 +193,9 @@ mod tests {
             "vlft_operator_attempts_total{class=\"Bug\"} 1",
             "vlft_operator_finetunes{finetune_namespace=\"ns\",phase=\"Running\"} 2",
             "vlft_operator_reconcile_seconds_count 1",
+            "vlft_operator_lost_steps_total{class=\"Bug\"} 3",
+            "vlft_operator_lost_gpu_seconds_total{class=\"Bug\"} 90",
+            "vlft_operator_memory_adjustments_total{field=\"training.lossChunk\"} 1",
             "vlft_operator_leader 1",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");

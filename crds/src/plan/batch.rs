@@ -2,6 +2,9 @@
 
 use crate::finetune::VLFineTuneSpec;
 
+/// Samples per forward pass on a GPU where neither the spec nor an estimate of memory decides.
+pub const GPU_MICRO_BATCH: i64 = 4;
+
 /// How one optimizer step's samples are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchPlan {
@@ -63,7 +66,8 @@ fn divide(global: i64, unit: i64, reason: &'static str) -> Result<i64, UnevenBat
     Ok(global / unit)
 }
 
-fn largest_divisor(of: i64, at_most: i64) -> i64 {
+/// The largest divisor of a number up to a bound, at least 1.
+pub fn largest_divisor(of: i64, at_most: i64) -> i64 {
     (1..=at_most.clamp(1, of.max(1)))
         .rev()
         .find(|size| of % size == 0)

@@ -1,3 +1,9 @@
 //! Pure arithmetic that operator and trainer must agree on.
 
 pub mod batch;
+pub mod gpu;
+pub mod memory;
+pub mod model_shape;
+pub mod preflight;
+pub mod remedy;
+pub mod resolve;

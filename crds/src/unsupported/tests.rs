@@ -31,10 +31,6 @@ const PARTS: &[(&str, &str)] = &[
         "spec.parallelism.strategy",
     ),
     (
-        "  workers: { gpu: { memory: 80Gi } }",
-        "spec.workers.gpu.memory",
-    ),
-    (
         "  workers: { podOverrides: { resourceClaimTemplates: [gpu] } }",
         "spec.workers.podOverrides.resourceClaimTemplates",
     ),
@@ -56,14 +52,6 @@ const PARTS: &[(&str, &str)] = &[
     ),
     ("  output: { uri: pvc://a/b }", "spec.output.uri"),
     ("  scheduling: { gang: PodGroup }", "spec.scheduling.gang"),
-    (
-        "  runPolicy: { oomPolicy: Adapt }",
-        "spec.runPolicy.oomPolicy",
-    ),
-    (
-        "  runPolicy: { oomMayReduce: [MaxPixels] }",
-        "spec.runPolicy.oomMayReduce",
-    ),
     (
         "  runPolicy: { hangTimeoutSeconds: 60 }",
         "spec.runPolicy.hangTimeoutSeconds",
@@ -169,7 +157,9 @@ fn what_is_supported_is_not_named() {
         "  workers: { device: CPU, replicas: 2, processesPerReplica: 2 }",
         "  scheduling: { queueName: gpus, priorityClassName: high }",
         "  runPolicy: { suspend: true, ttlSecondsAfterFinished: 5, deleteAfterFinished: true }",
-        "  workers: { gpu: { product: H100 }, podOverrides: { shmSize: 1Gi } }",
+        "  workers: { gpu: { product: H100, memory: 80Gi }, podOverrides: { shmSize: 1Gi } }",
+        "  runPolicy: { oomPolicy: Adapt, oomMayReduce: [MaxPixels] }",
+        "  runPolicy: { backoffLimitPerClass: [{ class: Hang, limit: 1 }] }",
     ] {
         assert!(fields(extra).is_empty(), "{extra}: {:?}", fields(extra));
     }
@@ -177,10 +167,7 @@ fn what_is_supported_is_not_named() {
 
 #[test]
 fn the_remedy_is_told() {
-    let finetune = load_str(&format!("{MINIMAL}  runPolicy: {{ oomPolicy: Adapt }}")).unwrap();
+    let finetune = load_str(&format!("{MINIMAL}  scheduling: {{ gang: PodGroup }}")).unwrap();
     let words = unsupported_parts(&finetune.spec)[0].to_string();
-    assert_eq!(
-        words,
-        "spec.runPolicy.oomPolicy: not supported yet; use Fail"
-    );
+    assert_eq!(words, "spec.scheduling.gang: not supported yet; use None");
 }

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use vlft_crds::VLFineTune;
 use vlft_crds::VLFineTuneStatus;
 use vlft_crds::contract::Progress;
-use vlft_crds::status::{Attempt, Phase, Verdict};
+use vlft_crds::status::{Adjustment, Attempt, Phase, Verdict};
 
 use super::observe::Observed;
 use super::policy::{
@@ -76,6 +76,8 @@ pub struct Ending {
     pub verdict: Verdict,
     /// Whether it counts against `backoffLimit`.
     pub counted: bool,
+    /// What the next attempt changes after an out-of-memory.
+    pub adjustment: Option<Adjustment>,
 }
 
 impl Decision {

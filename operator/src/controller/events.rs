@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Resource, ResourceExt};
 use vlft_crds::contract::{label, truncate_end};
+use vlft_crds::plan::preflight::ESTIMATE_EXCEEDS_GPU;
 use vlft_crds::status::{FailureClass, Phase, condition};
 use vlft_crds::{VLFineTune, VLFineTuneStatus};
 
@@ -31,6 +32,8 @@ pub fn between(old: &VLFineTuneStatus, new: &VLFineTuneStatus) -> Vec<Note> {
     let mut notes = Vec::new();
     notes.extend(rejection(old, new));
     notes.extend(blocked(old, new));
+    notes.extend(at_risk(old, new));
+    notes.extend(adjusted(old, new));
     notes.extend(started(old, new));
     notes.extend(ended(old, new));
     notes.extend(phase(old, new));
@@ -67,6 +70,26 @@ fn newly_false<'a>(
 fn rejection(old: &VLFineTuneStatus, new: &VLFineTuneStatus) -> Option<Note> {
     let rejected = newly_false(old, new, condition::ACCEPTED)?;
     Some(note(new, true, &rejected.reason, &rejected.message))
+}
+
+/// The estimate exceeds the GPU; a refusal is told by [`rejection`].
+fn at_risk(old: &VLFineTuneStatus, new: &VLFineTuneStatus) -> Option<Note> {
+    let now = condition_of(new, condition::MEMORY_AT_RISK)?;
+    let before = condition_of(old, condition::MEMORY_AT_RISK);
+    let new_words = before.map(|c| (&c.status, &c.message)) != Some((&now.status, &now.message));
+    let risky = now.status == "True" && now.reason == ESTIMATE_EXCEEDS_GPU;
+    (risky && new_words).then(|| note(new, true, condition::MEMORY_AT_RISK, &now.message))
+}
+
+/// What the next attempt changes after an out-of-memory.
+fn adjusted(old: &VLFineTuneStatus, new: &VLFineTuneStatus) -> Option<Note> {
+    let adjustment = new.adjustments.last()?;
+    let known = old.adjustments.contains(adjustment);
+    let message = format!(
+        "attempt {} runs with {} {} instead of {}",
+        adjustment.attempt, adjustment.field, adjustment.to, adjustment.from
+    );
+    (!known).then(|| note(new, false, "Adjusted", &message))
 }
 
 /// Children that could not be created.

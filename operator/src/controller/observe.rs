@@ -11,6 +11,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use vlft_crds::VLFineTune;
 use vlft_crds::contract::{Progress, TerminationReport};
+use vlft_crds::plan::gpu::{self, GpuMemory};
+use vlft_crds::plan::preflight::base_model;
+use vlft_crds::workers::Device;
 
 use super::decide::after;
 use super::policy::node_lost;
@@ -41,6 +44,8 @@ pub struct Observed {
     pub next_poll: Option<Duration>,
     /// Access modes of existing claims, where several pods must share them.
     pub claims: ClaimModes,
+    /// Memory of the GPUs that the run may land on; looked up only before an attempt has its Job.
+    pub gpu: Option<GpuMemory>,
     /// Nodes that have been NotReady for longer than the run waits for them.
     pub lost_nodes: BTreeSet<String>,
 }
@@ -94,6 +99,7 @@ pub async fn observe(
     let mut observed = from_watches(ctx, finetune);
     confirm_vanished_job(ctx, finetune, &mut observed).await?;
     look_up_claims(ctx, finetune, &mut observed).await?;
+    look_up_gpus(ctx, finetune, &mut observed).await?;
     look_up_silent_nodes(ctx, finetune, now, &mut observed).await?;
     ask_rank_zero(ctx, finetune, &mut observed).await;
     Ok(observed)
@@ -173,6 +179,24 @@ async fn look_up_claims(
             let modes = claim.spec.and_then(|spec| spec.access_modes);
             observed.claims.insert(name, modes.unwrap_or_default());
         }
+    }
+    Ok(())
+}
+
+/// What the spec says, or the labels of nodes; asked only where the model is known.
+async fn look_up_gpus(
+    ctx: &Context,
+    finetune: &VLFineTune,
+    observed: &mut Observed,
+) -> Result<(), Error> {
+    let spec = &finetune.spec;
+    if observed.job.is_some() || spec.workers.device != Device::Gpu {
+        return Ok(());
+    }
+    observed.gpu = gpu::given(spec);
+    if observed.gpu.is_none() && base_model(spec).is_some() {
+        let nodes = ctx.gpus.of_nodes(&ctx.client).await?;
+        observed.gpu = gpu::on_nodes(spec, &nodes);
     }
     Ok(())
 }

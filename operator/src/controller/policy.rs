@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod failure;
 pub mod leftovers;
 pub mod node_lost;
+pub mod oom;
 pub mod pod_failure;
 pub mod queue;
 pub mod retry;

@@ -6,16 +6,20 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use vlft_crds::VLFineTuneStatus;
 use vlft_crds::contract::{CheckpointReport, Progress, TerminationReport, truncate_end};
+use vlft_crds::parallelism::Strategy;
+use vlft_crds::plan::preflight::MemoryCheck;
 use vlft_crds::status::{
-    Attempt, CheckpointStatus, FailureClass, MAX_ATTEMPTS, MAX_MESSAGE_BYTES, Phase,
-    ProgressStatus, ResultStatus,
+    Attempt, CheckpointStatus, FailureClass, MAX_ADJUSTMENTS, MAX_ATTEMPTS, MAX_MESSAGE_BYTES,
+    Phase, ProgressStatus, ResultStatus,
 };
 use vlft_crds::uri::Uri;
+use vlft_crds::workers::Device;
 
 use super::build::names;
 use super::decide::{Action, Decision, Ending, Input, after};
 
 mod conditions;
+mod lost_work;
 
 /// How many of the newest attempts keep the log tail of their verdict: status is to stay
 /// below 64 KiB.
@@ -29,6 +33,8 @@ pub fn next_status(input: &Input, decision: &Decision, started: Option<Time>) ->
     status.gpus = workers.replicas * workers.gpus_per_replica();
     note_attempt(&mut status, input, started);
     note_progress(&mut status, input);
+    lost_work::note(&mut status, input);
+    note_memory(&mut status, input);
     match &decision.action {
         Action::Claim => claim(&mut status, input),
         Action::End(ending) => end(&mut status, input, ending),
@@ -70,6 +76,24 @@ fn current_attempt(status: &mut VLFineTuneStatus) -> Option<&mut Attempt> {
         .iter_mut()
         .rev()
         .find(|attempt| attempt.number == number)
+}
+
+/// What is known of the run's memory, as long as that decides anything: a running attempt keeps
+/// the estimate it was started with.
+fn memory_check<'a>(input: &Input<'a>) -> Option<&'a MemoryCheck> {
+    if input.observed.job.is_some() || input.finetune.spec.workers.device == Device::Cpu {
+        return None;
+    }
+    match input.valid {
+        Ok(valid) => Some(&valid.memory),
+        Err(rejection) => rejection.memory.as_deref(),
+    }
+}
+
+fn note_memory(status: &mut VLFineTuneStatus, input: &Input) {
+    if let Some(memory) = memory_check(input) {
+        status.memory_estimate = memory.estimate();
+    }
 }
 
 /// When the attempt's Job came to be, and what the attempt resumed from.
@@ -139,6 +163,8 @@ fn claim(status: &mut VLFineTuneStatus, input: &Input) {
     status.attempts.push(Attempt {
         number: status.attempt,
         job_name: names::attempt(name, status.attempt),
+        micro_batch_size: decided_micro_batch(input),
+        strategy: decided_strategy(input),
         ..Attempt::default()
     });
     let surplus = status.attempts.len().saturating_sub(MAX_ATTEMPTS);
@@ -154,6 +180,18 @@ fn claim(status: &mut VLFineTuneStatus, input: &Input) {
     }
 }
 
+/// The micro-batch that the estimate or an out-of-memory chose; a given one needs no record.
+fn decided_micro_batch(input: &Input) -> Option<i64> {
+    let valid = input.valid.ok()?;
+    let decided = valid.spec.training.micro_batch_size;
+    decided.filter(|_| decided != input.finetune.spec.training.micro_batch_size)
+}
+
+fn decided_strategy(input: &Input) -> Option<Strategy> {
+    let decided = input.valid.ok()?.spec.parallelism.strategy;
+    (decided != input.finetune.spec.parallelism.strategy).then_some(decided)
+}
+
 fn end(status: &mut VLFineTuneStatus, input: &Input, ending: &Ending) {
     let mut verdict = ending.verdict.clone();
     truncate_end(&mut verdict.message, MAX_MESSAGE_BYTES);
@@ -163,6 +201,13 @@ fn end(status: &mut VLFineTuneStatus, input: &Input, ending: &Ending) {
         attempt.end_time = Some(Time(input.now));
     }
     status.failures += i64::from(ending.counted);
+    *status
+        .ended
+        .entry(ending.verdict.class.as_str().to_owned())
+        .or_insert(0) += 1;
+    status.adjustments.extend(ending.adjustment.clone());
+    let surplus = status.adjustments.len().saturating_sub(MAX_ADJUSTMENTS);
+    status.adjustments.drain(..surplus);
     if let Some(report) = input.observed.rank_zero_report().filter(|_| completed) {
         status.result = Some(result(input, &report));
     }

@@ -37,6 +37,7 @@ pub async fn update_status(
     }
     patch(ctx, finetune, difference).await?;
     note_ends(ctx, input.status, &next);
+    note_losses(ctx, input.status, &next);
     events::publish(ctx, finetune, &events::between(input.status, &next)).await;
     Ok(None)
 }
@@ -80,6 +81,25 @@ fn note_ends(ctx: &Context, old: &VLFineTuneStatus, new: &VLFineTuneStatus) {
         if let Some(verdict) = &attempt.verdict {
             ctx.metrics.attempt_ended(verdict.class);
         }
+    }
+}
+
+/// Counts what this write added to the ledger of lost work, and to the adjustments.
+fn note_losses(ctx: &Context, old: &VLFineTuneStatus, new: &VLFineTuneStatus) {
+    let before = old.lost_work.as_ref().map(|lost| &lost.by_cause);
+    let after = new.lost_work.iter().flat_map(|lost| &lost.by_cause);
+    for (cause, lost) in after {
+        let known = before.and_then(|causes| causes.get(cause));
+        let (steps, seconds) = known.map_or((0, 0), |known| (known.steps, known.gpu_seconds));
+        let grown = |now: i64, before: i64| now.saturating_sub(before).max(0).unsigned_abs();
+        let (steps, seconds) = (grown(lost.steps, steps), grown(lost.gpu_seconds, seconds));
+        if steps + seconds > 0 {
+            ctx.metrics.work_lost(cause, steps, seconds);
+        }
+    }
+    let adjustments = new.adjustments.iter();
+    for adjustment in adjustments.filter(|a| !old.adjustments.contains(a)) {
+        ctx.metrics.plan_adjusted(&adjustment.field);
     }
 }
 

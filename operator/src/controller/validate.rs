@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use vlft_crds::checkpoint::DeletionPolicy;
+use vlft_crds::parallelism::Strategy;
 use vlft_crds::plan::batch::batch_plan;
+use vlft_crds::plan::gpu::GpuMemory;
+use vlft_crds::plan::preflight::{MEMORY_EXCEEDS_GPU, MemoryCheck, Outcome, Preflight, preflight};
+use vlft_crds::plan::remedy;
+use vlft_crds::quantity;
 use vlft_crds::unsupported::unsupported_parts;
 use vlft_crds::uri::Uri;
 use vlft_crds::{VLFineTune, VLFineTuneSpec};
 
 use super::build::names;
-use super::quantity;
 
 mod rules;
 
@@ -27,6 +31,8 @@ pub struct Defaults {
 pub struct Rejection {
     pub reason: &'static str,
     pub message: String,
+    /// Where memory is the reason.
+    pub memory: Option<Box<MemoryCheck>>,
 }
 
 /// A field holds what it must not hold.
@@ -76,7 +82,10 @@ pub struct ValidatedFineTune {
     pub name: String,
     pub namespace: String,
     pub uid: String,
+    /// With what memory decides and what earlier attempts led to filled in.
     pub spec: VLFineTuneSpec,
+    /// What is known of the run's memory.
+    pub memory: MemoryCheck,
     pub image: String,
     /// Claims that models and data are read from.
     pub inputs: BTreeSet<String>,
@@ -90,9 +99,10 @@ pub struct ValidatedFineTune {
 pub fn validate(
     finetune: &VLFineTune,
     claims: &ClaimModes,
+    gpu: Option<GpuMemory>,
     defaults: &Defaults,
 ) -> Result<ValidatedFineTune, Rejection> {
-    let spec = &finetune.spec;
+    let spec = &adjusted(finetune);
     let name = rules::resource_name(finetune)?;
     rules::supported(&unsupported_parts(spec))?;
     batch_plan(spec, 1).map_err(|error| invalid(error.to_string()))?;
@@ -109,16 +119,53 @@ pub fn validate(
     let image = image.ok_or_else(|| {
         invalid("spec.workers.image: the operator was installed without a trainer image; name one")
     })?;
+    let Preflight { spec, memory } = preflight(spec, gpu);
+    let memory = within_gpu(memory)?;
     Ok(ValidatedFineTune {
         namespace: finetune.metadata.namespace.clone().unwrap_or_default(),
         uid: finetune.metadata.uid.clone().unwrap_or_default(),
-        document: document(finetune, &image)?,
-        threads: threads(spec),
-        spec: spec.clone(),
+        document: document(finetune, &spec, &image)?,
+        threads: threads(&spec),
+        spec,
+        memory,
         name,
         image,
         inputs,
         checkpoints,
+    })
+}
+
+/// The spec with what earlier attempts led to, and with what was decided when the current attempt
+/// was claimed: it stays, whatever GPUs there are now.
+pub fn adjusted(finetune: &VLFineTune) -> VLFineTuneSpec {
+    let mut spec = finetune.spec.clone();
+    let Some(status) = &finetune.status else {
+        return spec;
+    };
+    let open = status.attempts.last().filter(|a| a.verdict.is_none());
+    if let Some(size) = open.and_then(|attempt| attempt.micro_batch_size)
+        && spec.training.micro_batch_size.is_none()
+    {
+        remedy::Change::MicroBatchSize(size).apply(&mut spec);
+    }
+    if let Some(strategy) = open.and_then(|attempt| attempt.strategy)
+        && spec.parallelism.strategy == Strategy::Auto
+    {
+        spec.parallelism.strategy = strategy;
+    }
+    remedy::apply_all(&mut spec, &status.adjustments);
+    spec
+}
+
+/// A run whose states alone exceed every GPU is refused; an estimate refuses nothing.
+fn within_gpu(memory: MemoryCheck) -> Result<MemoryCheck, Rejection> {
+    if memory.outcome != Outcome::Exceeds {
+        return Ok(memory);
+    }
+    Err(Rejection {
+        reason: MEMORY_EXCEEDS_GPU,
+        message: memory.message.clone(),
+        memory: Some(Box::new(memory)),
     })
 }
 
@@ -139,6 +186,7 @@ fn invalid(message: impl Into<String>) -> Rejection {
     Rejection {
         reason: INVALID,
         message: message.into(),
+        memory: None,
     }
 }
 
@@ -199,8 +247,12 @@ fn threads(spec: &VLFineTuneSpec) -> Threads {
     }
 }
 
-fn document(finetune: &VLFineTune, image: &str) -> Result<String, Rejection> {
-    let mut spec = finetune.spec.clone();
+fn document(
+    finetune: &VLFineTune,
+    spec: &VLFineTuneSpec,
+    image: &str,
+) -> Result<String, Rejection> {
+    let mut spec = spec.clone();
     spec.workers.image = Some(image.to_owned());
     let mut resolved = VLFineTune::new("", spec);
     resolved.metadata = ObjectMeta {
@@ -220,7 +272,7 @@ mod tests {
     use crate::fixtures::{defaults, minimal};
 
     fn validated(finetune: &VLFineTune) -> Result<ValidatedFineTune, Rejection> {
-        validate(finetune, &ClaimModes::new(), &defaults())
+        validate(finetune, &ClaimModes::new(), None, &defaults())
     }
 
     #[test]
@@ -241,6 +293,45 @@ mod tests {
     }
 
     #[test]
+    fn what_memory_decides_reaches_the_trainer() {
+        let mut finetune = minimal();
+        finetune.spec.model.base_model = Some("Qwen/Qwen2-VL-7B-Instruct".to_owned());
+        let on = |finetune: &VLFineTune, gib: i64| {
+            let gpu = Some(GpuMemory::of(gib << 30));
+            validate(finetune, &ClaimModes::new(), gpu, &defaults())
+        };
+        let size = |valid: &ValidatedFineTune| {
+            let document = vlft_crds::load::load_str(&valid.document).unwrap();
+            assert_eq!(document.spec.training, valid.spec.training);
+            valid.spec.training.micro_batch_size.unwrap()
+        };
+        let chosen = size(&on(&finetune, 80).unwrap());
+        assert!(chosen > 1, "{chosen}");
+        // A claimed attempt keeps its micro-batch, and an out-of-memory lowers it.
+        let attempt = vlft_crds::status::Attempt {
+            micro_batch_size: Some(chosen),
+            ..Default::default()
+        };
+        let mut status = vlft_crds::VLFineTuneStatus {
+            attempts: vec![attempt],
+            ..Default::default()
+        };
+        finetune.status = Some(status.clone());
+        assert_eq!(size(&on(&finetune, 24).unwrap()), chosen);
+        status.adjustments = vec![vlft_crds::status::Adjustment {
+            field: "training.microBatchSize".to_owned(),
+            to: "1".to_owned(),
+            ..Default::default()
+        }];
+        finetune.status = Some(status);
+        assert_eq!(size(&on(&finetune, 80).unwrap()), 1);
+        finetune.spec.method = serde_json::from_str(r#"{"full": {}}"#).unwrap();
+        let rejection = on(&finetune, 80).unwrap_err();
+        assert_eq!(rejection.reason, MEMORY_EXCEEDS_GPU);
+        assert!(rejection.memory.unwrap().parts.is_some());
+    }
+
+    #[test]
     fn threads_are_the_cpus_of_each_process() {
         let mut finetune = minimal();
         let cpu = |text: &str| [("cpu".to_owned(), Quantity(text.to_owned()))].into();
@@ -254,7 +345,8 @@ mod tests {
 
     #[test]
     fn without_any_image_the_field_is_named() {
-        let rejection = validate(&minimal(), &ClaimModes::new(), &Defaults::default()).unwrap_err();
+        let none = Defaults::default();
+        let rejection = validate(&minimal(), &ClaimModes::new(), None, &none).unwrap_err();
         assert!(
             rejection.message.contains("spec.workers.image"),
             "{}",

@@ -145,7 +145,9 @@ fn a_killed_rank_ends_all_within_seconds_and_is_named() {
 fn a_rank_that_hangs_is_waited_for_no_longer_than_asked() {
     let impatient = |fixture: &Fixture| {
         let spec = SPEC.replace("STEPS", "100000");
-        fixture.write(&format!("{spec}  runPolicy: {{ hangTimeoutSeconds: 10 }}\n"));
+        fixture.write(&format!(
+            "{spec}  runPolicy: {{ hangTimeoutSeconds: 10 }}\n"
+        ));
     };
     let mut launch = Launch::of("1", impatient);
     launch.wait_for("\"step\":2,");

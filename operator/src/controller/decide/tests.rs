@@ -14,6 +14,7 @@ use crate::controller::validate::{ClaimModes, validate};
 use crate::fixtures::{defaults, exited, job, job_ended, minimal, pod, report, running, time};
 
 mod ends;
+mod memory;
 mod restarts;
 mod starts;
 
@@ -54,7 +55,8 @@ impl World {
     }
 
     fn pass(&mut self) -> Decision {
-        let valid = validate(&self.finetune, &ClaimModes::new(), &defaults());
+        let gpu = self.observed.gpu;
+        let valid = validate(&self.finetune, &ClaimModes::new(), gpu, &defaults());
         let first = initial();
         let settings = Settings {
             restart_backoff: Duration::from_secs(10),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use vlft_crds::status::{Attempt, FailureClass, Phase, Verdict};
+use vlft_crds::status::{Adjustment, Attempt, FailureClass, Phase, Verdict};
 
+use super::oom::{self, Answer};
 use crate::controller::decide::{Action, Decision, Ending, Input, after, until};
 
 pub const BACKOFF_LIMIT_EXCEEDED: &str = "BackoffLimitExceeded";
@@ -31,28 +32,70 @@ pub fn ended(input: &Input, class: FailureClass, message: String) -> Decision {
 /// Ends the current attempt; phase and reason tell what follows.
 pub fn ended_by(input: &Input, verdict: Verdict) -> Decision {
     let class = verdict.class;
-    let policy = &input.finetune.spec.run_policy;
-    let counted = is_counted(input, class);
-    let failures = input.status.failures + i64::from(counted);
+    let answer = oom::answer(input, class, &verdict.message);
+    let counted = is_counted(input, class) && !matches!(answer, Answer::Adapt(_));
     let words = format!(
         "attempt {}: {}: {}",
         input.status.attempt,
         class.as_str(),
         verdict.message
     );
-    let (phase, reason, message) = match class {
-        FailureClass::Completed => (Phase::Succeeded, class.as_str(), verdict.message.clone()),
-        FailureClass::Suspended => (Phase::Suspending, class.as_str(), verdict.message.clone()),
-        _ if class.is_permanent() => (Phase::Failed, class.as_str(), words),
-        _ if counted && failures > policy.backoff_limit => {
-            let limit = policy.backoff_limit;
-            let message = format!("{words} (given up: more than {limit} failed attempts)");
-            (Phase::Failed, BACKOFF_LIMIT_EXCEEDED, message)
+    let given_up = given_up(input, class, counted, &answer);
+    let (phase, reason, message) = match (class, given_up) {
+        (FailureClass::Completed, _) => (Phase::Succeeded, class.as_str(), verdict.message.clone()),
+        (FailureClass::Suspended, _) => {
+            (Phase::Suspending, class.as_str(), verdict.message.clone())
         }
-        _ => (Phase::Restarting, class.as_str(), words),
+        (_, Some((reason, why))) => (Phase::Failed, reason, format!("{words}{why}")),
+        (_, None) => (Phase::Restarting, class.as_str(), words),
     };
-    let ending = Ending { verdict, counted };
+    let adjustment = match answer {
+        Answer::Adapt(adjustment) if phase == Phase::Restarting => Some(adjustment),
+        _ => None,
+    };
+    let ending = Ending {
+        verdict,
+        counted,
+        adjustment,
+    };
     Decision::note(phase, reason, message).with(Action::End(Box::new(ending)))
+}
+
+/// Why no other attempt follows: a reason, and what is added to the message.
+fn given_up(
+    input: &Input,
+    class: FailureClass,
+    counted: bool,
+    answer: &Answer,
+) -> Option<(&'static str, String)> {
+    let policy = &input.finetune.spec.run_policy;
+    if class.is_permanent() {
+        return Some((class.as_str(), String::new()));
+    }
+    if *answer == Answer::Exhausted {
+        let why = " (given up: nothing is left that could be reduced; use a GPU or a pod with \
+                   more memory, or allow runPolicy.oomMayReduce)";
+        return Some((class.as_str(), why.to_owned()));
+    }
+    let limits = policy.backoff_limit_per_class.iter();
+    let limit = limits
+        .filter(|budget| budget.class == class)
+        .map(|b| b.limit);
+    let ended = input.status.ended.get(class.as_str()).copied().unwrap_or(0) + 1;
+    if let Some(limit) = limit.min().filter(|limit| ended > *limit) {
+        let why = format!(
+            " (given up: more than {limit} attempts ended as {})",
+            class.as_str()
+        );
+        return Some((BACKOFF_LIMIT_EXCEEDED, why));
+    }
+    let failures = input.status.failures + i64::from(counted);
+    if counted && failures > policy.backoff_limit {
+        let limit = policy.backoff_limit;
+        let why = format!(" (given up: more than {limit} failed attempts)");
+        return Some((BACKOFF_LIMIT_EXCEEDED, why));
+    }
+    None
 }
 
 /// Disruptions are free as long as the run advances.
@@ -108,7 +151,13 @@ pub fn claim(input: &Input) -> Option<Decision> {
 fn next_start(input: &Input) -> Option<Timestamp> {
     let last = input.attempt()?;
     let end = last.end_time.as_ref()?;
-    let fruitless = fruitless_attempts(&input.status.attempts);
+    let adjustments = input.status.adjustments.iter();
+    let changed = |adjustment: &Adjustment| adjustment.attempt > last.number;
+    let fruitless = match adjustments.rev().take(1).any(changed) {
+        // Another plan is not another try of the same.
+        true => 0,
+        false => fruitless_attempts(&input.status.attempts),
+    };
     Some(after(
         end.0,
         pause(input.settings.restart_backoff, fruitless),

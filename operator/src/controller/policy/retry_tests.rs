@@ -8,7 +8,6 @@ fn attempt(number: i64, class: FailureClass, last_step: i64) -> Attempt {
         job_name: format!("captions-{number}"),
         start_time: Some(Time(Timestamp::UNIX_EPOCH)),
         end_time: Some(Time(Timestamp::UNIX_EPOCH)),
-        resumed_from: None,
         last_step: Some(last_step),
         verdict: Some(Verdict {
             class,
@@ -19,6 +18,7 @@ fn attempt(number: i64, class: FailureClass, last_step: i64) -> Attempt {
             node_name: None,
             log_tail: None,
         }),
+        ..Attempt::default()
     }
 }
 

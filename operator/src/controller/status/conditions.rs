@@ -3,9 +3,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use vlft_crds::VLFineTuneStatus;
+use vlft_crds::plan::preflight::Outcome;
 use vlft_crds::status::{Phase, condition};
 
-use super::bounded;
+use super::{bounded, memory_check};
 use crate::controller::decide::{Action, Decision, Input};
 
 /// A condition's content.
@@ -33,6 +34,7 @@ pub fn update(status: &mut VLFineTuneStatus, input: &Input, decision: &Decision)
         (condition::RUNNING, running(status, input, decision)),
         (condition::SUSPENDED, suspended(status, decision)),
         (condition::EXACT_RESUME, exact_resume(input)),
+        (condition::MEMORY_AT_RISK, memory_at_risk(input)),
         (
             condition::COMPLETE,
             ended(status, input, decision, Phase::Succeeded),
@@ -148,6 +150,21 @@ fn exact_resume(input: &Input) -> Option<Content> {
                 "continued from step {step} in another environment; results may differ in rounding"
             ),
         ),
+    })
+}
+
+/// Speaks of GPUs alone; `Unknown` says why nothing can be said.
+fn memory_at_risk(input: &Input) -> Option<Content> {
+    let memory = memory_check(input)?;
+    let status = match memory.outcome {
+        Outcome::Unknown => "Unknown",
+        Outcome::Fits => "False",
+        Outcome::AtRisk | Outcome::Exceeds => "True",
+    };
+    Some(Content {
+        status,
+        reason: memory.reason.to_owned(),
+        message: memory.message.clone(),
     })
 }
 

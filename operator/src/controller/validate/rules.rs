@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use vlft_crds::quantity;
 use vlft_crds::unsupported::Unsupported;
 use vlft_crds::{VLFineTune, VLFineTuneSpec};
 
 use super::{ClaimModes, NOT_SUPPORTED, Rejection, VOLUME_NOT_SHARED, invalid};
-use crate::controller::quantity;
 
 /// Longest name: pod host names are made from it.
 const MAX_NAME: usize = 40;
@@ -37,6 +37,7 @@ pub fn supported(parts: &[Unsupported]) -> Result<(), Rejection> {
     Err(Rejection {
         reason: NOT_SUPPORTED,
         message: lines.join("\n"),
+        memory: None,
     })
 }
 
@@ -150,6 +151,7 @@ pub fn volumes_are_shared(
     Err(Rejection {
         reason: VOLUME_NOT_SHARED,
         message,
+        memory: None,
     })
 }
 
