@@ -65,6 +65,18 @@ pub async fn advertise(client: &Client, node: &str, resource: &str, count: u32) 
     .await
 }
 
+/// Sets a label of a node, or takes it away.
+pub async fn label(client: &Client, node: &str, key: &str, value: Option<&str>) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let patch = json!({ "metadata": { "labels": { key: value } } });
+    let patched = nodes
+        .patch(node, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    patched
+        .map(|_| ())
+        .with_context(|| format!("cannot label {node}"))
+}
+
 /// Keeps new pods off a node, or lets them back on.
 pub async fn cordon(client: &Client, node: &str, unschedulable: bool) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());

@@ -18,7 +18,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 use vlft_crds::VLFineTune;
 use vlft_crds::status::Phase;
-use vlft_crds::workers::NetworkPolicyMode;
+use vlft_crds::workers::{Device, Gpu, NetworkPolicyMode};
 
 /// Of a node that is really lost: the tests that cut a node's network use these.
 const LOST_NODE: [&str; 2] = ["delete pods", "get nodes"];
@@ -30,6 +30,7 @@ async fn every_right_is_used_and_none_is_missing() -> Result<()> {
         names_that_are_taken(ns).await?;
         a_run_that_is_cleaned_up(ns).await?;
         children_that_expire(ns).await?;
+        a_model_that_no_gpu_holds(ns).await?;
         compare()
     })
     .await
@@ -127,6 +128,20 @@ async fn children_that_expire(ns: &TestNamespace) -> Result<()> {
         },
     )
     .await
+}
+
+/// A published model on GPUs: the operator looks for their memory, and finds none labelled.
+async fn a_model_that_no_gpu_holds(ns: &TestNamespace) -> Result<()> {
+    digits::start(ns, "published", |finetune| {
+        finetune.spec.model.base_model = Some("Qwen/Qwen2-VL-7B-Instruct".to_owned());
+        finetune.spec.workers.device = Device::Gpu;
+        finetune.spec.workers.gpu = Some(Gpu {
+            resource_name: "vlft.dev/none".to_owned(),
+            ..Gpu::default()
+        });
+    })
+    .await?;
+    has_reason(ns, "published", "Unschedulable").await
 }
 
 async fn has_reason(ns: &TestNamespace, name: &str, reason: &str) -> Result<()> {

@@ -5,5 +5,6 @@ mod disruptions;
 mod ends;
 mod leader;
 mod life;
+mod memory;
 mod refusals;
 mod stand_in;

@@ -45,7 +45,8 @@ pub fn spec(env: &[(&str, &str)], extra: Value) -> Value {
     spec
 }
 
-fn merge(into: &mut Value, from: Value) {
+/// JSON merge patch.
+pub fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {
