@@ -31,8 +31,11 @@ pub struct Batch {
 pub struct VisionBatch {
     /// `[P, D]` float32 flattened patches of all images (family-specific `D`).
     pub pixel_values_pd: Tensor,
-    /// Patch grid `(t, h, w)` of each image, before any merging; products sum to P.
+    /// Patch grid `(t, h, w)` of each image, before any merging; products sum to P. `t` counts
+    /// frames or tiles.
     pub grids_thw: Vec<[i64; 3]>,
+    /// Height and width of each image as given, pixels.
+    pub originals_hw: Vec<[i64; 2]>,
     /// `[N]` int64 indices into `T` of the placeholder tokens that vision features replace.
     pub placeholder_positions_n: Tensor,
 }

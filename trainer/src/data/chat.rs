@@ -10,7 +10,7 @@ use tokenizers::{Encoding, Tokenizer};
 use super::record::{Message, Part, Role};
 use super::template::{self, ChatTemplate, SpecialTokens};
 use crate::error::{Error, Result};
-use crate::processor::Placeholder;
+use crate::processor::{Expansion, Placeholder, Processor};
 
 /// A checkpoint's tokenizer and chat template.
 #[derive(Debug)]
@@ -20,6 +20,9 @@ pub struct Chat {
     special: HashSet<u32>,
     bos: Option<String>,
     eos: Option<u32>,
+    /// What the template writes for an image, and the token that features replace.
+    placeholder: Placeholder,
+    image_token: Placeholder,
 }
 
 /// A tokenised conversation; both vectors have the same length.
@@ -31,9 +34,10 @@ pub struct ChatTokens {
 }
 
 impl Chat {
-    /// Reads tokenizer.json, tokenizer_config.json and the chat template of a checkpoint folder;
-    /// `fallback` is the family's template, for checkpoints that bring none.
-    pub fn open(folder: &Path, placeholder: &Placeholder, fallback: &str) -> Result<Self> {
+    /// Reads tokenizer.json, tokenizer_config.json and the chat template of a checkpoint folder,
+    /// or the family's where it brings none.
+    pub fn open(folder: &Path, processor: &dyn Processor) -> Result<Self> {
+        let placeholder = processor.placeholder();
         let tokenizer = open_tokenizer(folder)?;
         let config_file = folder.join("tokenizer_config.json");
         let config = match config_file.is_file() {
@@ -50,13 +54,17 @@ impl Chat {
                 .as_deref()
                 .and_then(|eos| tokenizer.token_to_id(eos)),
             template: ChatTemplate::new(
-                source.as_deref().unwrap_or(fallback),
+                source
+                    .as_deref()
+                    .unwrap_or_else(|| processor.chat_template()),
                 tokens,
                 &placeholder.text,
             )?,
             tokenizer,
+            placeholder: placeholder.clone(),
+            image_token: processor.image_token().clone(),
         };
-        chat.check_placeholder(folder, placeholder)?;
+        chat.check_placeholder(folder)?;
         Ok(chat)
     }
 
@@ -70,16 +78,21 @@ impl Chat {
         decoded.map_err(|error| Error::User(format!("tokenizer.json: cannot decode: {error}")))
     }
 
-    /// Ids of a conversation up to where the assistant answers next.
-    pub fn prompt_ids(&self, messages: &[Message]) -> Result<Vec<u32>> {
+    /// Ids of a conversation up to where the assistant answers next; `images` take the places of
+    /// its placeholders, in order.
+    pub fn prompt_ids(&self, messages: &[Message], images: &[Expansion]) -> Result<Vec<u32>> {
         let text = self.template.render(messages, true)?;
-        Ok(self.encode(&text)?.get_ids().to_vec())
+        let text = self.with_markers(&text, &mut [], images)?;
+        let ids = self.encode(&text)?.get_ids().to_vec();
+        let supervised = vec![false; ids.len()];
+        Ok(self.with_runs(ChatTokens { ids, supervised }, images)?.ids)
     }
 
-    /// Ids of a whole conversation.
-    pub fn tokens(&self, messages: &[Message]) -> Result<ChatTokens> {
+    /// Ids of a whole conversation; `images` as in [`Self::prompt_ids`].
+    pub fn tokens(&self, messages: &[Message], images: &[Expansion]) -> Result<ChatTokens> {
         let text = self.template.render(messages, false)?;
-        let answers = self.answers(messages, &text)?;
+        let mut answers = self.answers(messages, &text)?;
+        let text = self.with_markers(&text, &mut answers, images)?;
         let encoding = self.encode(&text)?;
         let mut tokens = ChatTokens {
             ids: encoding.get_ids().to_vec(),
@@ -94,32 +107,121 @@ impl Chat {
             tokens.ids.push(eos);
             tokens.supervised.push(true);
         }
-        Ok(tokens)
+        self.with_runs(tokens, images)
     }
 
-    /// Where the assistant's words stand in `text`, bytes. Rendering once more with a mark in
-    /// the place of each answer works for any template that writes an answer as it is (or
-    /// trimmed), whatever it writes around it.
+    /// The text with each placeholder replaced; `answers` move along.
+    fn with_markers(
+        &self,
+        text: &str,
+        answers: &mut [Range<usize>],
+        images: &[Expansion],
+    ) -> Result<String> {
+        let pieces: Vec<&str> = text.split(self.placeholder.text.as_str()).collect();
+        let found = pieces.len() - 1;
+        if found != images.len() {
+            return Err(Error::Data(format!(
+                "the text holds `{}` {found} times but the record has {} images; remove that \
+                 special token from the text",
+                self.placeholder.text,
+                images.len()
+            )));
+        }
+        let mut expanded = String::with_capacity(text.len());
+        let (mut start, mut rest) = (0, answers);
+        for (index, piece) in pieces.iter().enumerate() {
+            // Answers hold no placeholder, so that each lies in one piece.
+            let end = start + piece.len();
+            let inside = rest.iter().take_while(|answer| answer.end <= end).count();
+            let (here, later) = std::mem::take(&mut rest).split_at_mut(inside);
+            for answer in here {
+                let place = |at: usize| at - start + expanded.len();
+                *answer = place(answer.start)..place(answer.end);
+            }
+            rest = later;
+            start += piece.len() + self.placeholder.text.len();
+            expanded.push_str(piece);
+            expanded.push_str(images.get(index).map_or("", |image| &image.text));
+        }
+        Ok(expanded)
+    }
+
+    /// Each image token repeated as often as its run is long.
+    fn with_runs(&self, tokens: ChatTokens, images: &[Expansion]) -> Result<ChatTokens> {
+        let runs: Vec<usize> = images
+            .iter()
+            .flat_map(|image| &image.runs)
+            .copied()
+            .collect();
+        let image_token = self.image_token.id;
+        let found = tokens.ids.iter().filter(|id| **id == image_token).count();
+        if found != runs.len() {
+            return Err(Error::Data(format!(
+                "the text holds `{}` {found} times where its images have {} runs of it; remove \
+                 that special token from the text",
+                self.image_token.text,
+                runs.len()
+            )));
+        }
+        let mut runs = runs.into_iter();
+        let mut expanded = ChatTokens::default();
+        for (&id, &supervised) in tokens.ids.iter().zip(&tokens.supervised) {
+            let count = match id == image_token {
+                true => runs.next().unwrap_or(1),
+                false => 1,
+            };
+            let length = expanded.ids.len() + count;
+            expanded.ids.resize(length, id);
+            expanded.supervised.resize(length, supervised);
+        }
+        Ok(expanded)
+    }
+
+    /// Where the assistant's turns stand in `text`, bytes: its words, and the white space between
+    /// them and where the template lets the assistant begin, which it will have to write itself.
+    /// Rendering once more with a mark in the place of each answer works for any template that
+    /// writes an answer as it is (or trimmed), whatever it writes around it.
     fn answers(&self, messages: &[Message], text: &str) -> Result<Vec<Range<usize>>> {
         let marked = self.template.render(&with_marks(messages), false)?;
         let pieces: Vec<&str> = marked.split(MARK).collect();
         let words: Vec<String> = answers_of(messages).map(Message::words).collect();
         let trimmed: Vec<&str> = words.iter().map(|words| words.trim()).collect();
         let verbatim: Vec<&str> = words.iter().map(String::as_str).collect();
-        [verbatim, trimmed]
+        let found = [verbatim, trimmed]
             .into_iter()
-            .find_map(|answers| located(&pieces, &answers, text))
-            .ok_or_else(|| {
-                Error::User(
-                    "the chat template changes or leaves out the assistant's words, so that they \
-                     cannot be supervised; use a template that writes them as they are"
-                        .into(),
-                )
-            })
+            .find_map(|answers| located(&pieces, &answers, text));
+        let mut answers = found.ok_or_else(|| {
+            Error::User(
+                "the chat template changes or leaves out the assistant's words, so that they \
+                 cannot be supervised; use a template that writes them as they are"
+                    .into(),
+            )
+        })?;
+        let turns = messages.iter().enumerate();
+        let turns = turns.filter(|(_, message)| message.role == Role::Assistant);
+        for ((turn, _), answer) in turns.zip(&mut answers) {
+            let before = messages.get(..turn).unwrap_or_default();
+            answer.start = self.turn_start(before, text, answer.start)?;
+        }
+        Ok(answers)
     }
 
-    /// Marks the tokens that begin within an answer, and the special token that follows it (after
-    /// white space at most) as the end of the turn. Returns whether there was one.
+    /// Where the assistant begins after the messages `before`, if only white space separates that
+    /// from its words at `words`; else `words`.
+    fn turn_start(&self, before: &[Message], text: &str, words: usize) -> Result<usize> {
+        // A conversation that the assistant opens has no prompt.
+        if before.is_empty() {
+            return Ok(words);
+        }
+        let prompt = self.template.render(before, true)?;
+        let between = text.get(prompt.len()..words);
+        let begins = text.starts_with(&prompt) && between.is_some_and(|b| b.trim().is_empty());
+        Ok(if begins { prompt.len() } else { words })
+    }
+
+    /// Marks an answer's tokens, and the special token that follows it (after white space at most)
+    /// as the end of the turn. Returns whether there was one. A token that begins with the white
+    /// space before the answer is its first word: many tokenizers have it in one.
     fn supervise(
         &self,
         text: &str,
@@ -132,8 +234,9 @@ impl Chat {
             .iter()
             .zip(encoding.get_ids())
             .zip(supervised);
-        for ((&(start, _), id), supervised) in tokens {
-            if answer.contains(&start) {
+        for ((&(start, end), id), supervised) in tokens {
+            let before = text.get(start..answer.start).unwrap_or_default();
+            if start < answer.end && end > answer.start && before.trim().is_empty() {
                 *supervised = true;
             } else if start >= answer.end {
                 let between = text.get(answer.end..start).unwrap_or_default();
@@ -160,32 +263,35 @@ impl Chat {
         encoded.map_err(|error| Error::User(format!("tokenizer.json: cannot encode: {error}")))
     }
 
-    /// The placeholder must be one token with config.json's id, and the template must write it.
-    fn check_placeholder(&self, folder: &Path, placeholder: &Placeholder) -> Result<()> {
-        let Placeholder { text, id } = placeholder;
-        let known = self.tokenizer.token_to_id(text);
-        if known != Some(*id) {
-            let known = known.map_or("does not have it".to_owned(), |known| {
-                format!("says {known}")
-            });
-            return Err(Error::User(format!(
-                "{}: config.json says that `{text}` is token {id}, but tokenizer.json {known}; take \
-                 both files from the same model",
-                folder.display()
-            )));
+    /// Both image tokens must be one token each with config.json's ids, and the template must
+    /// write the placeholder.
+    fn check_placeholder(&self, folder: &Path) -> Result<()> {
+        for Placeholder { text, id } in [&self.placeholder, &self.image_token] {
+            let known = self.tokenizer.token_to_id(text);
+            if known != Some(*id) {
+                let known = known.map_or("does not have it".to_owned(), |known| {
+                    format!("says {known}")
+                });
+                return Err(Error::User(format!(
+                    "{}: config.json says that `{text}` is token {id}, but tokenizer.json {known}; \
+                     take both files from the same model",
+                    folder.display()
+                )));
+            }
         }
         let parts = vec![Part::Image, Part::Text("?".into())];
         let question = Message {
             role: Role::User,
             parts,
         };
-        let ids = self.prompt_ids(&[question])?;
-        match ids.iter().filter(|token| *token == id).count() {
+        let text = self.template.render(&[question], true)?;
+        match text.matches(self.placeholder.text.as_str()).count() {
             1 => Ok(()),
             count => Err(Error::User(format!(
-                "{}: the chat template writes `{text}` {count} times for one image; use the model's \
+                "{}: the chat template writes `{}` {count} times for one image; use the model's \
                  own chat_template.jinja",
-                folder.display()
+                folder.display(),
+                self.placeholder.text
             ))),
         }
     }

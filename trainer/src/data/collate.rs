@@ -66,6 +66,7 @@ fn vision(samples: &[Sample]) -> Result<Option<VisionBatch>> {
     Ok(Some(VisionBatch {
         pixel_values_pd: Tensor::f_cat(&pixels, 0)?,
         grids_thw: images.iter().map(|image| image.grid_thw).collect(),
+        originals_hw: images.iter().map(|image| image.original_hw).collect(),
         placeholder_positions_n: Tensor::f_from_slice(&placeholders)?,
     }))
 }

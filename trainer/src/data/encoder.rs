@@ -14,7 +14,7 @@ use super::record::{Message, Record, Role};
 use super::source::Located;
 use crate::batch::{Batch, Cursor, IGNORE_INDEX};
 use crate::error::{Error, Result};
-use crate::processor::{ImagePlan, Processor};
+use crate::processor::{Expansion, ImagePlan, Processor};
 
 /// Turns records into samples. Shared by worker threads.
 pub struct Encoder {
@@ -46,6 +46,8 @@ pub struct Sample {
 #[derive(Debug)]
 pub struct EncodedImage {
     pub grid_thw: [i64; 3],
+    /// Height and width as given, pixels.
+    pub original_hw: [i64; 2],
     /// `[P, D]` float32.
     pub pixel_values_pd: Tensor,
 }
@@ -87,7 +89,7 @@ pub struct Prompt {
 impl Encoder {
     /// Reads the tokenizer and chat template of a checkpoint folder.
     pub fn open(folder: &Path, processor: Arc<dyn Processor>, limit: LengthLimit) -> Result<Self> {
-        let chat = Chat::open(folder, processor.placeholder(), processor.chat_template())?;
+        let chat = Chat::open(folder, processor.as_ref())?;
         Ok(Self {
             chat,
             processor,
@@ -140,9 +142,10 @@ impl Encoder {
     /// Encodes a conversation that the assistant is to continue: one segment, nothing supervised.
     pub fn continue_from(&self, messages: &[Message], images: &[RgbImage]) -> Result<Batch> {
         let plans = self.plans(images)?;
-        let ids = self.chat.prompt_ids(messages)?;
+        let ids = self.chat.prompt_ids(messages, &self.expansions(&plans))?;
         let supervised = vec![false; ids.len()];
-        let tokens = self.expand(ChatTokens { ids, supervised }, &plans)?;
+        let tokens = ChatTokens { ids, supervised };
+        self.check_image_tokens(&tokens, &plans)?;
         let sample = self.finish(tokens, images, &plans)?;
         collate(&[sample], Cursor::default())
     }
@@ -151,7 +154,7 @@ impl Encoder {
         let plans = self.plans(images)?;
         let tokens = self.tokens(&record.value, &plans)?;
         let length = tokens.ids.len();
-        match self.limit.apply(tokens, self.processor.image_token_id())? {
+        match self.limit.apply(tokens, self.processor.image_token().id)? {
             Some(tokens) => self.finish(tokens, images, &plans).map(Encoded::Sample),
             None => Ok(Encoded::TooLong { tokens: length }),
         }
@@ -180,41 +183,20 @@ impl Encoder {
     }
 
     fn tokens(&self, record: &Record, plans: &[ImagePlan]) -> Result<ChatTokens> {
-        self.expand(self.chat.tokens(&record.messages)?, plans)
+        let images = self.expansions(plans);
+        let tokens = self.chat.tokens(&record.messages, &images)?;
+        self.check_image_tokens(&tokens, plans)?;
+        Ok(tokens)
     }
 
-    /// Puts each image's expansion in the place of its placeholder, and asserts that there are as
-    /// many image tokens as the projector will have rows.
-    fn expand(&self, tokens: ChatTokens, plans: &[ImagePlan]) -> Result<ChatTokens> {
-        let placeholder = self.processor.placeholder();
-        let found = tokens
-            .ids
-            .iter()
-            .filter(|id| **id == placeholder.id)
-            .count();
-        if found != plans.len() {
-            return Err(Error::Data(format!(
-                "the text holds `{}` {found} times but the record has {} images; remove that \
-                 special token from the text",
-                placeholder.text,
-                plans.len()
-            )));
-        }
-        let mut plans_left = plans.iter();
-        let mut expanded = ChatTokens::default();
-        for (&id, &supervised) in tokens.ids.iter().zip(&tokens.supervised) {
-            match (id == placeholder.id).then(|| plans_left.next()).flatten() {
-                Some(plan) => expanded.ids.extend(self.processor.expansion(plan)),
-                None => expanded.ids.push(id),
-            }
-            expanded.supervised.resize(expanded.ids.len(), supervised);
-        }
-        self.check_image_tokens(&expanded, plans)?;
-        Ok(expanded)
+    fn expansions(&self, plans: &[ImagePlan]) -> Vec<Expansion> {
+        let expansion = |plan| self.processor.expansion(plan);
+        plans.iter().map(expansion).collect()
     }
 
+    /// There must be as many image tokens as the projector will have rows.
     fn check_image_tokens(&self, tokens: &ChatTokens, plans: &[ImagePlan]) -> Result<()> {
-        let image_token = self.processor.image_token_id();
+        let image_token = self.processor.image_token().id;
         let found = tokens.ids.iter().filter(|id| **id == image_token).count();
         let rows: usize = plans.iter().map(|plan| plan.tokens).sum();
         if found == rows {
@@ -235,6 +217,7 @@ impl Encoder {
         let encoded = images.iter().zip(plans).map(|(image, plan)| {
             Ok(EncodedImage {
                 grid_thw: plan.grid_thw,
+                original_hw: plan.original_hw,
                 pixel_values_pd: self.processor.pixel_values(image, plan)?,
             })
         });
@@ -243,7 +226,7 @@ impl Encoder {
             images: encoded.collect::<Result<_>>()?,
             ids: tokens.ids,
             positions,
-            image_token_id: self.processor.image_token_id(),
+            image_token_id: self.processor.image_token().id,
         })
     }
 }

@@ -25,6 +25,6 @@ pub use parameters::{
 pub use precision::Precision;
 pub use rng::derive_seed;
 pub(crate) use rng::seeded;
-pub use side::{AttentionLayout, Rotary, Segments, SideInputs, VisionSide};
+pub use side::{AttentionLayout, Rotary, Segments, SideInputs, TablePositions, VisionSide};
 pub use unit::{Init, Param, ParameterSpec, Stream, Unit, UnitContext, Weights};
 pub use walk::{Recompute, UnitDone};

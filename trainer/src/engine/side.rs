@@ -24,6 +24,20 @@ pub struct VisionSide {
     pub layouts: Vec<AttentionLayout>,
     /// `[N]` int64: the row of `hidden` that each projected feature replaces.
     pub placeholder_rows_n: Tensor,
+    /// What patches take from a table of learned positions; absent where its rows are taken in
+    /// order.
+    pub positions: Option<TablePositions>,
+    /// `[S]` int64: for projectors that arrange features and separators, which row of
+    /// `[features; separator]` each output row is.
+    pub arrangement_s: Option<Tensor>,
+}
+
+/// Rows of a position table, blended: `[K, P]` int64 rows with `[K, P]` float32 weights, or
+/// `[1, P]` rows without weights.
+#[derive(Debug)]
+pub struct TablePositions {
+    pub rows_kp: Tensor,
+    pub weights_kp: Option<Tensor>,
 }
 
 /// How one kind of attention sees the rows: positions and isolation.
@@ -31,7 +45,26 @@ pub struct VisionSide {
 pub struct AttentionLayout {
     pub rotary: Option<Rotary>,
     pub segments: Segments,
+    /// Rows see themselves and what is before them; ignored where there are masks.
     pub causal: bool,
+    /// Boolean `[count, 1, L, L]` (true: the row sees the column) for each group of `segments`;
+    /// empty where `causal` says it all, which keeps the fast kernels.
+    pub masks: Vec<Tensor>,
+    /// Rows that a row sees of those before it, itself included, while generating.
+    pub window: Option<i64>,
+}
+
+impl AttentionLayout {
+    /// Segments without masks or windows.
+    pub fn plain(segments: Segments, rotary: Option<Rotary>, causal: bool) -> Self {
+        Self {
+            rotary,
+            segments,
+            causal,
+            masks: Vec::new(),
+            window: None,
+        }
+    }
 }
 
 /// `[T, D]` cosines and sines, in the compute kind; the sines of the first half are negated.
@@ -53,24 +86,23 @@ impl Segments {
     /// Sorts segments of these lengths. Also returns the order of rows that the groups imply
     /// (`order[i]` is the given row that row `i` holds), or `None` if it is already that.
     pub fn sorted(lengths: &[i64]) -> (Self, Option<Vec<i64>>) {
-        let mut groups: Vec<(i64, i64)> = Vec::new();
         let mut by_length: Vec<usize> = (0..lengths.len()).collect();
         by_length.sort_by_key(|&i| lengths.get(i));
-        for &length in by_length
-            .iter()
-            .filter_map(|&i| lengths.get(i))
-            .filter(|l| **l > 0)
-        {
+        let sorted = by_length.iter().filter_map(|&i| lengths.get(i).copied());
+        let order = (!by_length.is_sorted()).then(|| row_order(lengths, &by_length));
+        (Self::in_order(sorted), order)
+    }
+
+    /// Segments of these lengths in the given order; neighbours of equal length form a group.
+    pub fn in_order(lengths: impl IntoIterator<Item = i64>) -> Self {
+        let mut groups: Vec<(i64, i64)> = Vec::new();
+        for length in lengths.into_iter().filter(|length| *length > 0) {
             match groups.last_mut() {
                 Some((last, count)) if *last == length => *count += 1,
                 _ => groups.push((length, 1)),
             }
         }
-        let in_order = by_length.is_sorted();
-        (
-            Self { groups },
-            (!in_order).then(|| row_order(lengths, &by_length)),
-        )
+        Self { groups }
     }
 
     /// Number of rows of each group.

@@ -1,7 +1,7 @@
 //! Declares a unit's parameters: layers are built with it and keep the handles.
 
 use super::hf::{PEFT_PREFIX, Prefix};
-use super::layers::{Linear, Lora};
+use super::layers::{LayerNorm, Linear, Lora, Norm, NormKind, RmsNorm};
 use super::options::{Method, ModelOptions};
 use crate::engine::{Init, Param, ParameterSpec, Tower};
 
@@ -50,6 +50,29 @@ impl<'a> UnitBuilder<'a> {
         let bias = bias.then(|| self.parameter(&format!("{name}.bias"), &[outputs]));
         let lora = self.lora(name, inputs, outputs);
         Linear { weight, bias, lora }
+    }
+
+    /// Declares `name.weight [width]`, and `name.bias [width]` where the kind has one.
+    pub fn norm(&mut self, name: &str, width: i64, kind: NormKind) -> Norm {
+        match kind {
+            NormKind::Rms { eps } => Norm::Rms(self.rms_norm(name, width, eps, false)),
+            NormKind::RmsPlusOne { eps } => Norm::Rms(self.rms_norm(name, width, eps, true)),
+            NormKind::Layer { eps } => Norm::Layer(LayerNorm {
+                weight: self.parameter(&join(name, "weight"), &[width]),
+                bias: self.parameter(&join(name, "bias"), &[width]),
+                size: width,
+                eps,
+            }),
+        }
+    }
+
+    fn rms_norm(&mut self, name: &str, width: i64, eps: f64, plus_one: bool) -> RmsNorm {
+        let weight = self.parameter(&join(name, "weight"), &[width]);
+        RmsNorm {
+            weight,
+            eps,
+            plus_one,
+        }
     }
 
     fn lora(&mut self, name: &str, inputs: i64, outputs: i64) -> Option<Lora> {

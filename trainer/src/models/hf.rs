@@ -22,20 +22,115 @@ pub struct PrefixTable {
     pub probe: &'static str,
 }
 
-/// `Qwen2VLForConditionalGeneration`: transformers 4.52 moved both parts below `model.`.
-pub const QWEN2_VL_VISION: PrefixTable = PrefixTable {
-    module: "model.visual.",
-    disk: &["model.visual.", "visual."],
-    probe: "patch_embed.proj.weight",
-};
-pub const QWEN2_VL_LANGUAGE: PrefixTable = PrefixTable {
+/// The decoder of most families. transformers 4.52 moved it below `model.`; LLaVA's checkpoints
+/// have it one level deeper, Qwen2-VL's at the top.
+pub const LANGUAGE_MODEL: PrefixTable = PrefixTable {
     module: "model.language_model.",
     disk: &["model.language_model.", "language_model.model.", "model."],
     probe: "embed_tokens.weight",
 };
+/// Idefics3's and SmolVLM's decoder.
+pub const TEXT_MODEL: PrefixTable = PrefixTable {
+    module: "model.text_model.",
+    disk: &["model.text_model."],
+    probe: "embed_tokens.weight",
+};
+/// Qwen's vision towers, mergers included.
+pub const VISUAL: PrefixTable = PrefixTable {
+    module: "model.visual.",
+    disk: &["model.visual.", "visual."],
+    probe: "patch_embed.proj.weight",
+};
+/// CLIP and SigLIP towers of LLaVA, PaliGemma and Gemma 3. transformers 5 has dropped the
+/// level `vision_model` in memory.
+pub const VISION_TOWER: PrefixTable = PrefixTable {
+    module: "model.vision_tower.",
+    disk: &[
+        "model.vision_tower.vision_model.",
+        "vision_tower.vision_model.",
+        "model.vision_tower.",
+        "vision_tower.",
+    ],
+    probe: "embeddings.patch_embedding.weight",
+};
+/// InternVL's tower.
+pub const INTERN_TOWER: PrefixTable = PrefixTable {
+    module: "model.vision_tower.",
+    disk: &["model.vision_tower.", "vision_tower."],
+    probe: "embeddings.patch_embeddings.projection.weight",
+};
+/// Idefics3's and SmolVLM's tower.
+pub const VISION_MODEL: PrefixTable = PrefixTable {
+    module: "model.vision_model.",
+    disk: &["model.vision_model."],
+    probe: "embeddings.patch_embedding.weight",
+};
+/// Projectors of LLaVA and what was made after it.
+pub const LLAVA_PROJECTOR: PrefixTable = PrefixTable {
+    module: "model.multi_modal_projector.",
+    disk: &["model.multi_modal_projector.", "multi_modal_projector."],
+    probe: "linear_1.weight",
+};
+/// PaliGemma's single layer.
+pub const PALIGEMMA_PROJECTOR: PrefixTable = PrefixTable {
+    probe: "linear.weight",
+    ..LLAVA_PROJECTOR
+};
+/// Gemma 3's norm and matrix.
+pub const GEMMA3_PROJECTOR: PrefixTable = PrefixTable {
+    probe: "mm_input_projection_weight",
+    ..LLAVA_PROJECTOR
+};
+/// InternVL's norm and two layers.
+pub const INTERN_PROJECTOR: PrefixTable = PrefixTable {
+    probe: "layer_norm.weight",
+    ..LLAVA_PROJECTOR
+};
+/// Idefics3's and SmolVLM's.
+pub const CONNECTOR: PrefixTable = PrefixTable {
+    module: "model.connector.",
+    disk: &["model.connector."],
+    probe: "modality_projection.proj.weight",
+};
+/// LLaVA-NeXT's learned separator of image rows, a tensor right below the model.
+pub const IMAGE_NEWLINE: PrefixTable = PrefixTable {
+    module: "model.",
+    disk: &["model.", ""],
+    probe: "image_newline",
+};
 
-/// The output projection, where it is not tied.
-pub const LM_HEAD: &str = "lm_head.weight";
+/// Every part that may hold modules with adapters.
+const PARTS: [&PrefixTable; 11] = [
+    &LANGUAGE_MODEL,
+    &TEXT_MODEL,
+    &VISUAL,
+    &VISION_TOWER,
+    &INTERN_TOWER,
+    &VISION_MODEL,
+    &LLAVA_PROJECTOR,
+    &PALIGEMMA_PROJECTOR,
+    &GEMMA3_PROJECTOR,
+    &INTERN_PROJECTOR,
+    &CONNECTOR,
+];
+
+/// The output projection, where it is not tied: LLaVA's checkpoints keep it in the decoder.
+const HEADS: [&str; 2] = ["lm_head.weight", "language_model.lm_head.weight"];
+
+/// The output projection's name on disk, if the checkpoint has one.
+pub fn own_head(weights: &Weights) -> Option<&'static str> {
+    HEADS.into_iter().find(|name| weights.contains(name))
+}
+
+/// As [`own_head`], or the name it should have.
+pub fn head_name(weights: &Weights) -> &'static str {
+    own_head(weights).unwrap_or(HEADS[0])
+}
+
+/// Whether a tensor is an output projection.
+pub fn is_head(name: &str) -> bool {
+    HEADS.contains(&name)
+}
 
 /// PEFT writes this before the module path.
 pub const PEFT_PREFIX: &str = "base_model.model.";
@@ -65,16 +160,19 @@ impl PrefixTable {
 
 /// Buffers that older versions saved and no version reads.
 pub fn is_stale_buffer(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq")
+    const ENDINGS: [&str; 3] = [
+        "rotary_emb.inv_freq",
+        "rotary_pos_emb.inv_freq",
+        "embeddings.position_ids",
+    ];
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Name on disk of a module that transformers has in memory; `None` if no part holds it.
 pub fn module_on_disk(weights: &Weights, module: &str) -> Option<String> {
-    [QWEN2_VL_VISION, QWEN2_VL_LANGUAGE]
-        .iter()
-        .find_map(|table| {
-            let rest = module.strip_prefix(table.module)?;
-            let prefix = table.find(weights).ok()?;
-            Some(format!("{}{rest}", prefix.disk))
-        })
+    PARTS.iter().find_map(|table| {
+        let rest = module.strip_prefix(table.module)?;
+        let prefix = table.find(weights).ok()?;
+        Some(format!("{}{rest}", prefix.disk))
+    })
 }

@@ -2,19 +2,18 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::config::{ConfigJson, Section, limits};
 use crate::error::{Error, Result};
 
 /// The two files a checkpoint may keep it in. transformers 5 nests it in the former.
 const NESTED: &str = "processor_config.json";
 const FLAT: &str = "preprocessor_config.json";
 
-/// What an image goes through before it is cut into patches. Defaults are Qwen2-VL's.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct ImageConfig {
+/// What every family does to pixels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelConfig {
     pub do_resize: bool,
     pub resample: Resample,
     pub do_rescale: bool,
@@ -22,23 +21,12 @@ pub struct ImageConfig {
     pub do_normalize: bool,
     pub image_mean: [f64; 3],
     pub image_std: [f64; 3],
-    /// Side of a patch, pixels.
-    pub patch_size: u32,
-    /// Frames that one patch spans.
-    pub temporal_patch_size: u32,
-    /// Side of the square of patches that becomes one token.
-    pub merge_size: u32,
-    /// Least and largest area after resizing, pixels.
-    #[serde(skip)]
-    pub min_pixels: u64,
-    #[serde(skip)]
-    pub max_pixels: u64,
 }
 
-/// PIL's numbers of the filters that torchvision's antialiased resize has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u8")]
+/// Filters of antialiased resizing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resample {
+    Lanczos,
     Bilinear,
     Bicubic,
 }
@@ -50,123 +38,151 @@ pub struct PixelLimits {
     pub max_pixels: Option<u64>,
 }
 
-impl Default for ImageConfig {
-    fn default() -> Self {
-        Self {
-            do_resize: true,
-            resample: Resample::Bicubic,
-            do_rescale: true,
-            rescale_factor: 1.0 / 255.0,
-            do_normalize: true,
-            image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            image_std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
-            patch_size: 14,
-            temporal_patch_size: 2,
-            merge_size: 2,
-            min_pixels: 56 * 56,
-            max_pixels: 28 * 28 * 1280,
-        }
-    }
-}
+/// OpenAI CLIP's statistics, bicubic: what most processors assume.
+pub const CLIP_PIXELS: PixelConfig = PixelConfig {
+    do_resize: true,
+    resample: Resample::Bicubic,
+    do_rescale: true,
+    rescale_factor: 1.0 / 255.0,
+    do_normalize: true,
+    image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+    image_std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+};
+/// SigLIP's: one half for everything.
+pub const HALF_PIXELS: PixelConfig = PixelConfig {
+    image_mean: [0.5; 3],
+    image_std: [0.5; 3],
+    ..CLIP_PIXELS
+};
 
-impl TryFrom<u8> for Resample {
-    type Error = String;
-
-    fn try_from(number: u8) -> Result<Self, String> {
-        match number {
-            2 => Ok(Self::Bilinear),
-            3 => Ok(Self::Bicubic),
-            _ => Err(format!(
-                "resample {number} is not supported; use 2 (bilinear) or 3 (bicubic)"
-            )),
-        }
-    }
-}
-
-impl ImageConfig {
-    /// Reads it from a checkpoint folder: the nested form outranks the flat file, as in
-    /// transformers. A user error if neither is there or a field makes no sense.
-    pub fn read(folder: &Path) -> Result<Self> {
-        if let Some(processor) = read_json(&folder.join(NESTED))?
-            && let Some(nested) = processor.get("image_processor")
-        {
-            return Self::parse(nested, &folder.join(NESTED));
-        }
-        match read_json(&folder.join(FLAT))? {
-            Some(flat) => Self::parse(&flat, &folder.join(FLAT)),
-            None => Err(Error::User(format!(
-                "{}: the checkpoint has neither {FLAT} nor a {NESTED} with `image_processor`; copy \
-                 it from the model it was made from",
-                folder.display()
-            ))),
-        }
-    }
-
-    /// Reads one of the two forms. `min_pixels`/`max_pixels` (transformers 4) outrank
-    /// `size.shortest_edge`/`size.longest_edge` (5), as in transformers.
-    fn parse(value: &Value, file: &Path) -> Result<Self> {
-        let at_fault = |reason: String| Error::User(format!("{}: {reason}", file.display()));
-        let mut config =
-            Self::deserialize(without_nulls(value)).map_err(|error| at_fault(error.to_string()))?;
-        let pixels = |flat: &str, edge: &str| {
-            let old = value.get(flat).and_then(Value::as_u64);
-            old.or_else(|| value.get("size")?.get(edge)?.as_u64())
+impl PixelConfig {
+    /// Reads a processor's section; `defaults` are the family's.
+    pub fn read(s: Section, defaults: &Self) -> Result<Self> {
+        let flag = |key: &str, default: bool| -> Result<bool> {
+            let said = s.flag(key)?;
+            Ok(said.unwrap_or(default))
         };
-        let defaults = Self::default();
-        config.min_pixels = pixels("min_pixels", "shortest_edge").unwrap_or(defaults.min_pixels);
-        config.max_pixels = pixels("max_pixels", "longest_edge").unwrap_or(defaults.max_pixels);
-        config.check().map_err(at_fault)?;
-        Ok(config)
-    }
-
-    /// The same with the run's own area limits.
-    pub fn limited(mut self, limits: PixelLimits) -> Result<Self> {
-        self.min_pixels = limits.min_pixels.unwrap_or(self.min_pixels);
-        self.max_pixels = limits.max_pixels.unwrap_or(self.max_pixels);
-        if limits.min_pixels.is_none() {
-            self.min_pixels = self.min_pixels.min(self.max_pixels);
-        }
-        self.check()
-            .map_err(|reason| Error::User(format!("dataset pixel limits: {reason}")))?;
-        Ok(self)
-    }
-
-    /// Side of the square of pixels that becomes one token.
-    pub fn merged_side(&self) -> u32 {
-        self.patch_size * self.merge_size
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let sizes = [self.patch_size, self.merge_size, self.temporal_patch_size];
-        if sizes.iter().any(|size| !(1..=256).contains(size)) {
-            return Err("patch_size, merge_size and temporal_patch_size must be 1 to 256".into());
-        }
-        let square = u64::from(self.merged_side()).pow(2);
-        if self.min_pixels > self.max_pixels || self.max_pixels < square {
-            return Err(format!(
-                "min_pixels {} must not exceed max_pixels {}, which must be at least {square}",
-                self.min_pixels, self.max_pixels
-            ));
-        }
-        let positive = |values: [f64; 3]| values.iter().all(|value| *value > 0.0);
-        if !positive(self.image_std) || self.rescale_factor <= 0.0 {
-            return Err("image_std and rescale_factor must be positive".into());
-        }
-        Ok(())
+        Ok(Self {
+            do_resize: flag("do_resize", defaults.do_resize)?,
+            resample: resample(s)?.unwrap_or(defaults.resample),
+            do_rescale: flag("do_rescale", defaults.do_rescale)?,
+            rescale_factor: s.positive_or("rescale_factor", 1e6, defaults.rescale_factor)?,
+            do_normalize: flag("do_normalize", defaults.do_normalize)?,
+            image_mean: channels(s, "image_mean")?.unwrap_or(defaults.image_mean),
+            image_std: positive(s, channels(s, "image_std")?.unwrap_or(defaults.image_std))?,
+        })
     }
 }
 
-/// transformers writes unset fields as `null`.
-fn without_nulls(value: &Value) -> Value {
-    let mut value = value.clone();
-    if let Some(fields) = value.as_object_mut() {
-        fields.retain(|_, field| !field.is_null());
-    }
-    value
+/// A processor's size: `{"height", "width"}`, one side of a square, or the shorter side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Exact { height: u32, width: u32 },
+    ShortestEdge(u32),
 }
 
-/// The file's JSON, or `None` if there is no such file.
-fn read_json(path: &Path) -> Result<Option<Value>> {
+impl Size {
+    /// Reads `key`; a plain integer means the shorter side where `plain_is_edge`, else a square.
+    pub fn read(s: Section, key: &str, plain_is_edge: bool) -> Result<Option<Self>> {
+        let Some(value) = s.get(key) else {
+            return Ok(None);
+        };
+        let side = |value: Option<&Value>| {
+            let side = value?.as_i64().filter(|n| (1..=limits::PIXELS).contains(n));
+            side.and_then(|side| u32::try_from(side).ok())
+        };
+        let exact = side(value.get("height")).zip(side(value.get("width")));
+        let size = match (exact, side(value.get("shortest_edge")), side(Some(value))) {
+            (Some((height, width)), ..) => Some(Self::Exact { height, width }),
+            (None, Some(edge), _) => Some(Self::ShortestEdge(edge)),
+            (None, None, Some(edge)) if plain_is_edge => Some(Self::ShortestEdge(edge)),
+            (None, None, Some(side)) => Some(Self::Exact {
+                height: side,
+                width: side,
+            }),
+            _ => None,
+        };
+        size.map(Some).ok_or_else(|| {
+            let problem = format!(
+                "is {value}; it must hold height and width, or shortest_edge, of 1 to {} pixels",
+                limits::PIXELS
+            );
+            s.error(key, &problem)
+        })
+    }
+}
+
+/// The image processor's configuration of a checkpoint folder: the nested form outranks the flat
+/// file, as in transformers. A user error if neither is there.
+pub fn read(folder: &Path) -> Result<ConfigJson> {
+    if let Some(mut processor) = read_json(&folder.join(NESTED))?
+        && let Some(Value::Object(nested)) = processor.remove("image_processor")
+    {
+        return Ok(ConfigJson::of(NESTED, nested));
+    }
+    match read_json(&folder.join(FLAT))? {
+        Some(flat) => Ok(ConfigJson::of(FLAT, flat)),
+        None => Err(Error::User(format!(
+            "{}: the checkpoint has neither {FLAT} nor a {NESTED} with `image_processor`; copy it \
+             from the model it was made from",
+            folder.display()
+        ))),
+    }
+}
+
+/// Whether each of `keys` that is there makes squares of `side` pixels, which the tower takes.
+pub fn exactly(s: Section, keys: &[&str], side: i64) -> Result<()> {
+    for key in keys {
+        let sides = match Size::read(s, key, true)? {
+            None => continue,
+            Some(Size::Exact { height, width }) => [height, width],
+            Some(Size::ShortestEdge(edge)) => [edge, edge],
+        };
+        if sides.iter().any(|made| i64::from(*made) != side) {
+            let problem = format!("is {sides:?}; the tower takes squares of {side} pixels");
+            return Err(s.error(key, &problem));
+        }
+    }
+    Ok(())
+}
+
+/// PIL's numbers of the filters.
+fn resample(s: Section) -> Result<Option<Resample>> {
+    match s.get("resample").map(Value::as_i64) {
+        None => Ok(None),
+        Some(Some(1)) => Ok(Some(Resample::Lanczos)),
+        Some(Some(2)) => Ok(Some(Resample::Bilinear)),
+        Some(Some(3)) => Ok(Some(Resample::Bicubic)),
+        Some(_) => Err(s.error(
+            "resample",
+            "is not supported; use 1 (Lanczos), 2 (bilinear) or 3 (bicubic)",
+        )),
+    }
+}
+
+fn channels(s: Section, key: &str) -> Result<Option<[f64; 3]>> {
+    let Some(value) = s.get(key) else {
+        return Ok(None);
+    };
+    let numbers = value
+        .as_array()
+        .and_then(|list| list.iter().map(Value::as_f64).collect::<Option<Vec<_>>>());
+    let three = numbers.and_then(|list| <[f64; 3]>::try_from(list).ok());
+    let finite = three.filter(|three| three.iter().all(|value| value.is_finite()));
+    finite
+        .map(Some)
+        .ok_or_else(|| s.error(key, &format!("is {value}, not three numbers")))
+}
+
+fn positive(s: Section, std: [f64; 3]) -> Result<[f64; 3]> {
+    match std.iter().all(|value| *value > 0.0) {
+        true => Ok(std),
+        false => Err(s.error("image_std", &format!("is {std:?}; all must be positive"))),
+    }
+}
+
+/// The file's JSON object, or `None` if there is no such file.
+fn read_json(path: &Path) -> Result<Option<Map<String, Value>>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -174,5 +190,62 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
     };
     serde_json::from_str(&text)
         .map(Some)
-        .map_err(|error| Error::User(format!("{}: not JSON: {error}", path.display())))
+        .map_err(|error| Error::User(format!("{}: not a JSON object: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pixels(text: &str) -> Result<PixelConfig> {
+        let json = ConfigJson::of("p.json", serde_json::from_str(text).unwrap());
+        PixelConfig::read(json.top(), &CLIP_PIXELS)
+    }
+
+    #[test]
+    fn what_is_silent_is_the_familys() {
+        assert_eq!(pixels("{}").unwrap(), CLIP_PIXELS);
+        let config = pixels(r#"{"resample": 1, "image_mean": [0, 0, 0], "do_resize": null}"#);
+        let expected = PixelConfig {
+            resample: Resample::Lanczos,
+            image_mean: [0.0; 3],
+            ..CLIP_PIXELS
+        };
+        assert_eq!(config.unwrap(), expected);
+    }
+
+    #[test]
+    fn nonsense_is_named_with_its_file() {
+        for (text, key) in [
+            (r#"{"image_std": [1, 0, 1]}"#, "p.json: image_std"),
+            (r#"{"image_mean": 0.5}"#, "p.json: image_mean"),
+            (r#"{"rescale_factor": 0}"#, "p.json: rescale_factor"),
+            (r#"{"resample": 9}"#, "p.json: resample"),
+            (r#"{"do_resize": "yes"}"#, "p.json: do_resize"),
+        ] {
+            let message = pixels(text).unwrap_err().to_string();
+            assert!(message.starts_with(key), "{message}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_spellings() {
+        let size = |text: &str| {
+            let json = ConfigJson::of("p.json", serde_json::from_str(text).unwrap());
+            Size::read(json.top(), "size", true)
+        };
+        let exact = Size::Exact {
+            height: 2,
+            width: 3,
+        };
+        assert_eq!(
+            size(r#"{"size": {"height": 2, "width": 3}}"#).unwrap(),
+            Some(exact)
+        );
+        let edge = Some(Size::ShortestEdge(4));
+        assert_eq!(size(r#"{"size": {"shortest_edge": 4}}"#).unwrap(), edge);
+        assert_eq!(size(r#"{"size": 4}"#).unwrap(), edge);
+        assert_eq!(size("{}").unwrap(), None);
+        assert!(size(r#"{"size": {"shortest_edge": 99999999}}"#).is_err());
+    }
 }

@@ -4,18 +4,31 @@
 //! [`language`], its side inputs, its processor) and one line in [`registry`].
 
 pub mod adapter;
+mod assembled;
 mod builder;
 mod config;
+mod gemma3;
 mod generation;
 pub mod hf;
+mod idefics3;
 pub mod image_config;
+mod internvl;
 mod language;
 mod layers;
+mod llava;
+mod llava_next;
 mod options;
 pub mod pixels;
+mod prepare;
+mod processing;
+mod projector;
+mod qwen2_5_vl;
 pub mod qwen2_vl;
+mod qwen3_vl;
 pub mod random;
 pub mod registry;
+mod shuffle;
+mod square;
 mod vision;
 mod weights;
 

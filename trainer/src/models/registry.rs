@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::assembled::Assembled;
 use super::config::ConfigJson;
 use super::hf;
 use super::image_config::PixelLimits;
 use super::options::ModelOptions;
-use super::qwen2_vl;
 use super::weights::Weights;
-use crate::engine::{Assembly, Init, Projection, UnitModel};
+use super::{gemma3, idefics3, internvl, llava, llava_next, qwen2_5_vl, qwen2_vl, qwen3_vl};
+use crate::engine::{Init, Projection, UnitModel};
 use crate::error::{Error, Result};
 use crate::processor::Processor;
 
@@ -20,17 +21,66 @@ pub struct Family {
     pub name: &'static str,
     /// Values of `architectures[0]`.
     pub architectures: &'static [&'static str],
-    assemble: fn(&ConfigJson, &Weights, &ModelOptions) -> Result<Assembly>,
+    assemble: fn(&ConfigJson, &Weights, &ModelOptions) -> Result<Assembled>,
     open_processor: fn(&Path, &ConfigJson, PixelLimits) -> Result<Arc<dyn Processor>>,
 }
 
 /// Every supported family.
-pub const FAMILIES: &[Family] = &[Family {
-    name: "Qwen2-VL",
-    architectures: &["Qwen2VLForConditionalGeneration"],
-    assemble: qwen2_vl::assemble,
-    open_processor: qwen2_vl::processor::open,
-}];
+pub const FAMILIES: &[Family] = &[
+    Family {
+        name: "Qwen2-VL",
+        architectures: &["Qwen2VLForConditionalGeneration"],
+        assemble: qwen2_vl::assemble,
+        open_processor: qwen2_vl::processor::open,
+    },
+    Family {
+        name: "Qwen2.5-VL",
+        architectures: &["Qwen2_5_VLForConditionalGeneration"],
+        assemble: qwen2_5_vl::assemble,
+        open_processor: qwen2_vl::processor::open,
+    },
+    Family {
+        name: "Qwen3-VL",
+        architectures: &["Qwen3VLForConditionalGeneration"],
+        assemble: qwen3_vl::assemble,
+        open_processor: |folder, config, limits| {
+            qwen2_vl::processor::open_with(folder, config, limits, qwen3_vl::CHAT_TEMPLATE)
+        },
+    },
+    Family {
+        name: "LLaVA-1.5",
+        architectures: &["LlavaForConditionalGeneration"],
+        assemble: llava::assemble,
+        open_processor: llava::processor::open,
+    },
+    Family {
+        name: "LLaVA-NeXT",
+        architectures: &["LlavaNextForConditionalGeneration"],
+        assemble: llava_next::assemble,
+        open_processor: llava_next::processor::open,
+    },
+    Family {
+        name: "Gemma 3",
+        architectures: &["Gemma3ForConditionalGeneration"],
+        assemble: gemma3::assemble,
+        open_processor: gemma3::processor::open,
+    },
+    Family {
+        name: "InternVL",
+        architectures: &["InternVLForConditionalGeneration"],
+        assemble: internvl::assemble,
+        open_processor: internvl::processor::open,
+    },
+    Family {
+        name: "Idefics3, SmolVLM",
+        architectures: &[
+            "Idefics3ForConditionalGeneration",
+            "SmolVLMForConditionalGeneration",
+        ],
+        assemble: idefics3::assemble,
+        open_processor: idefics3::processor::open,
+    },
+];
 
 /// The family of a config.
 pub fn find(config: &ConfigJson) -> Result<&'static Family> {
@@ -54,9 +104,9 @@ pub fn load(folder: &Path, options: &ModelOptions) -> Result<UnitModel> {
     let config = ConfigJson::read(folder)?;
     let family = find(&config)?;
     let weights = Weights::open(folder)?;
-    let assembly = (family.assemble)(&config, &weights, options)?;
-    verify(&assembly, &weights)?;
-    UnitModel::new(assembly, options.engine, &weights)
+    let assembled = (family.assemble)(&config, &weights, options)?;
+    verify(&assembled, &weights)?;
+    UnitModel::new(assembled.assembly, options.engine, &weights)
 }
 
 /// Opens a checkpoint folder's processor; the run's own pixel limits outrank the checkpoint's.
@@ -65,7 +115,8 @@ pub fn open_processor(folder: &Path, limits: PixelLimits) -> Result<Arc<dyn Proc
     (find(&config)?.open_processor)(folder, &config, limits)
 }
 
-fn verify(assembly: &Assembly, weights: &Weights) -> Result<()> {
+fn verify(assembled: &Assembled, weights: &Weights) -> Result<()> {
+    let Assembled { assembly, unused } = assembled;
     let head = match &assembly.head.projection {
         Projection::Own(spec) => Some(spec),
         Projection::Tied(_) => None,
@@ -74,6 +125,8 @@ fn verify(assembly: &Assembly, weights: &Weights) -> Result<()> {
     let all = units.chain(assembly.head.norm.parameters()).chain(head);
     let tied = head.is_none();
     weights.verify(all.filter(|spec| spec.init == Init::Checkpoint), |name| {
-        hf::is_stale_buffer(name) || (tied && name == hf::LM_HEAD)
+        hf::is_stale_buffer(name)
+            || (tied && hf::is_head(name))
+            || unused.iter().any(|start| name.starts_with(start))
     })
 }

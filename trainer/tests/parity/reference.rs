@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use safetensors::SafeTensors;
@@ -28,19 +28,18 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Computes what is not there yet; concurrent tests wait for each other.
+    /// Computes what is not there yet; concurrent tests wait for each other, unless one has
+    /// failed: then each reports what it finds.
     pub fn of(family: &str) -> Self {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _guard = ONE_AT_A_TIME.lock().unwrap();
-        let folder = cache_folder().join(format!("reference-{family}-{}", scripts_digest()));
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = scripts_digest(family);
+        let folder = cache_folder().join(format!("reference-{family}-{digest}"));
         if !folder.join("complete").exists() {
             compute(family, &folder);
         }
         Self {
-            variants: keys(
-                &scripts().join(format!("families/{family}.json")),
-                "/variants",
-            ),
+            variants: keys(&description(family), "/variants"),
             cases: keys(&scripts().join("inputs.json"), ""),
             folder,
         }
@@ -65,8 +64,9 @@ fn compute(family: &str, folder: &Path) {
     let _ = fs::remove_dir_all(&partial);
     fs::create_dir_all(&partial).unwrap();
     let target = partial.to_str().unwrap();
-    run_script("5", "make_checkpoints.py", &[family, target]);
-    run_script("4", "make_checkpoints.py", &[family, target]);
+    if has_series_4(family) {
+        run_script("4", "make_checkpoints.py", &[family, target]);
+    }
     run_script("5", "reference.py", &[family, target]);
     fs::write(partial.join("complete"), "").unwrap();
     fs::rename(&partial, folder).unwrap();
@@ -105,16 +105,33 @@ fn cache_folder() -> PathBuf {
     set("VLFT_CACHE").unwrap_or_else(|| cache.unwrap().join("vlfinetune"))
 }
 
-/// Of every file that the results depend on.
-fn scripts_digest() -> String {
+/// Names of the families that are described.
+pub fn described_families() -> Vec<String> {
+    let entries = fs::read_dir(scripts().join("families")).unwrap();
+    let name = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    entries.map(|entry| name(entry.unwrap().path())).collect()
+}
+
+fn description(family: &str) -> PathBuf {
+    scripts().join(format!("families/{family}.json"))
+}
+
+fn has_series_4(family: &str) -> bool {
+    let value = read_json(&description(family));
+    let variants = value["variants"].as_object().unwrap();
+    variants.values().any(|variant| variant["series"] == 4)
+}
+
+/// Of every file that the results of a family depend on.
+fn scripts_digest(family: &str) -> String {
     let mut files = BTreeMap::new();
-    for folder in [scripts(), scripts().join("families")] {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                files.insert(path.clone(), fs::read(path).unwrap());
-            }
-        }
+    let entries = fs::read_dir(scripts()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    for path in paths
+        .chain([description(family)])
+        .filter(|path| path.is_file())
+    {
+        files.insert(path.clone(), fs::read(path).unwrap());
     }
     let mut digest = Sha256::new();
     for (path, bytes) in &files {
@@ -129,9 +146,13 @@ fn scripts_digest() -> String {
 
 /// Keys of a JSON object, in the file's order.
 fn keys(file: &Path, pointer: &str) -> Vec<String> {
-    let value: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let value = read_json(file);
     let object = value.pointer(pointer).and_then(|v| v.as_object()).unwrap();
     object.keys().cloned().collect()
+}
+
+fn read_json(file: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
 /// Names in a safetensors file.

@@ -5,13 +5,21 @@ use std::fmt;
 
 use crate::compare::{Check, Differences};
 
-/// Rows of variant x precision, columns of checks; each cell the largest difference.
-#[derive(Debug, Default)]
+/// Rows of family x variant x precision, columns of checks; each cell the largest difference.
+#[derive(Debug)]
 pub struct Table {
+    family: String,
     rows: BTreeMap<(String, String), BTreeMap<Check, f64>>,
 }
 
 impl Table {
+    pub fn new(family: &str) -> Self {
+        Self {
+            family: family.to_owned(),
+            rows: BTreeMap::new(),
+        }
+    }
+
     pub fn add(&mut self, variant: &str, precision: &str, differences: &Differences) {
         let row = self
             .rows
@@ -40,13 +48,14 @@ const CHECKS: [Check; 7] = [
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<22}", "largest difference")?;
+        write!(f, "{:<30}", "largest difference")?;
         for check in CHECKS {
             write!(f, "{check:>14}")?;
         }
         writeln!(f)?;
         for ((variant, precision), row) in &self.rows {
-            write!(f, "{:<22}", format!("{variant} {precision}"))?;
+            let label = format!("{} {variant} {precision}", self.family);
+            write!(f, "{label:<30}")?;
             for check in CHECKS {
                 match row.get(&check) {
                     Some(0.0) => write!(f, "{:>14}", "equal")?,

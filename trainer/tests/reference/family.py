@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import pathlib
-import re
 import zlib
 
 import numpy
-from PIL import Image
+from PIL import Image, ImageOps
 
 HERE = pathlib.Path(__file__).parent
 
@@ -20,14 +19,6 @@ class Family:
         self.name = name
         self.spec = json.loads((HERE / "families" / f"{name}.json").read_text())
         self.variants: dict[str, dict] = self.spec["variants"]
-
-    def checkpoint_name(self, parameter: str) -> str:
-        """The name on disk of a parameter of the in-memory model."""
-        for pattern, replacement in self.spec["checkpoint_names"]:
-            renamed = re.sub(pattern, replacement, parameter)
-            if renamed != parameter:
-                return renamed
-        return parameter
 
 
 def load_inputs() -> dict[str, list]:
@@ -51,10 +42,34 @@ def part(item: str | dict, folder: pathlib.Path | None) -> dict:
     if isinstance(item, str):
         return {"type": "text", "text": item}
     width, height = item["image"]
-    name = f"{width}x{height}.png"
+    kind = item.get("kind", "plain")
+    name = f"{width}x{height}" + ("" if kind == "plain" else f"-{kind}") + (".jpg" if kind == "cmyk" else ".png")
     if folder is not None and not (folder / name).exists():
-        picture(width, height).save(folder / name)
+        save(picture(width, height), kind, folder / name)
     return {"type": "image", "image": name}
+
+
+def save(rgb: Image.Image, kind: str, file: pathlib.Path) -> None:
+    """Writes a picture the way cameras, scanners and designers leave them."""
+    if kind == "grey":
+        rgb = rgb.convert("L")
+    elif kind == "palette":
+        rgb = rgb.quantize(16)
+    elif kind == "alpha":
+        rgb.putalpha(rgb.getchannel("R"))
+    elif kind == "deep":
+        levels = numpy.asarray(rgb.convert("L")).astype(numpy.uint16)
+        rgb = Image.fromarray(levels * 3 // 2)
+    elif kind == "cmyk":
+        # One colour: JPEG decoders differ by a level or two elsewhere.
+        Image.new("CMYK", rgb.size, (40, 90, 200, 30)).save(file, quality=100)
+        return
+    elif kind == "rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        rgb.save(file, exif=exif)
+        return
+    rgb.save(file)
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -70,7 +85,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 def load_pictures(chat: list[dict], folder: pathlib.Path) -> list[Image.Image]:
     parts = [part for message in chat for part in message["content"] if part["type"] == "image"]
-    return [Image.open(folder / part["image"]).convert("RGB") for part in parts]
+    return [ImageOps.exif_transpose(Image.open(folder / part["image"])).convert("RGB") for part in parts]
 
 
 def read_chats(file: pathlib.Path) -> list[list[dict]]:

@@ -31,12 +31,14 @@ pub fn join_equal(prompts: &[&Batch]) -> Result<Batch> {
 
 /// All images, their placeholders counted from the start of the joined rows.
 fn join_vision(prompts: &[&Batch]) -> Result<Option<VisionBatch>> {
-    let (mut pixels, mut grids_thw, mut placeholders) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut pixels, mut placeholders) = (Vec::new(), Vec::new());
+    let (mut grids_thw, mut originals_hw) = (Vec::new(), Vec::new());
     let mut start = 0;
     for batch in prompts {
         if let Some(vision) = &batch.vision {
             pixels.push(&vision.pixel_values_pd);
             grids_thw.extend_from_slice(&vision.grids_thw);
+            originals_hw.extend_from_slice(&vision.originals_hw);
             placeholders.push(vision.placeholder_positions_n.f_add_scalar(start)?);
         }
         start += batch.input_ids_t.size1()?;
@@ -47,6 +49,7 @@ fn join_vision(prompts: &[&Batch]) -> Result<Option<VisionBatch>> {
     Ok(Some(VisionBatch {
         pixel_values_pd: Tensor::f_cat(&pixels, 0)?,
         grids_thw,
+        originals_hw,
         placeholder_positions_n: Tensor::f_cat(&placeholders, 0)?,
     }))
 }

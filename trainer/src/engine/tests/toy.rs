@@ -177,12 +177,10 @@ impl PrepareBatch for Identity {
                     .index_select(0, &v.placeholder_positions_n),
                 None => v.placeholder_positions_n.shallow_clone(),
             },
+            positions: None,
+            arrangement_s: None,
         });
-        let language = vec![AttentionLayout {
-            rotary: None,
-            segments,
-            causal: true,
-        }];
+        let language = vec![AttentionLayout::plain(segments, None, true)];
         let input_ids_t = sorted(&batch.input_ids_t);
         Ok(SideInputs {
             input_ids_t,
@@ -373,6 +371,7 @@ pub fn batch() -> Batch {
     let vision = VisionBatch {
         pixel_values_pd: pixels,
         grids_thw: vec![[1, 1, 2], [1, 1, 1]],
+        originals_hw: vec![[1, 2], [1, 1]],
         placeholder_positions_n: Tensor::from_slice(&[1i64, 2, 6]),
     };
     Batch {

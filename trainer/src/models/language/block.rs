@@ -2,133 +2,141 @@
 
 use tch::Tensor;
 
-use crate::engine::{ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
+use super::config::TextConfig;
+use crate::engine::{
+    AttentionLayout, ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights,
+};
 use crate::error::{Error, Result};
 use crate::models::builder::UnitBuilder;
-use crate::models::layers::{Activation, Linear, RmsNorm, attend, attend_cached, rotate};
+use crate::models::layers::{AttentionOptions, Linear, Mlp, Norm, attend, attend_cached, rotate};
 
-/// Sizes of a [`DecoderBlock`].
-#[derive(Debug, Clone, Copy)]
-pub struct DecoderBlockShape {
-    pub hidden: i64,
-    pub heads: i64,
-    pub key_value_heads: i64,
-    pub head_size: i64,
-    pub mlp_width: i64,
-    pub activation: Activation,
-    pub norm_eps: f64,
-    /// Bias of query, key and value.
-    pub qkv_bias: bool,
-    pub attention_dropout: f64,
-    /// Which of the model's attention layouts it uses.
-    pub layout: usize,
-}
-
-/// `input_layernorm`, `self_attn`, `post_attention_layernorm`, `mlp`.
+/// `input_layernorm`, `self_attn`, `post_attention_layernorm`, `mlp`; Gemma 3 has a norm behind
+/// attention and MLP too.
 #[derive(Debug)]
 pub struct DecoderBlock {
     name: String,
     parameters: Vec<ParameterSpec>,
-    shape: DecoderBlockShape,
-    input_norm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    post_norm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+    input_norm: Norm,
+    attention: Attention,
+    /// Behind attention, before its output is added.
+    attention_norm: Option<Norm>,
+    mlp_norm: Norm,
+    mlp: Mlp,
+    output_norm: Option<Norm>,
+}
+
+#[derive(Debug)]
+struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    /// Over each head's queries and keys.
+    head_norms: Option<[Norm; 2]>,
+    head_size: i64,
+    options: AttentionOptions,
+    /// Which of the model's attention layouts it uses.
+    layout: usize,
 }
 
 impl DecoderBlock {
-    pub fn new(mut b: UnitBuilder, shape: DecoderBlockShape) -> Self {
-        let DecoderBlockShape {
-            hidden,
-            mlp_width,
-            norm_eps: eps,
-            qkv_bias,
-            ..
-        } = shape;
-        let query_width = shape.heads * shape.head_size;
-        let key_width = shape.key_value_heads * shape.head_size;
-        let input_norm = RmsNorm {
-            weight: b.parameter("input_layernorm.weight", &[hidden]),
-            eps,
+    /// `layout` is the block's kind of attention, an index into `config.kinds`.
+    pub fn new(mut b: UnitBuilder, config: &TextConfig, layout: usize) -> Self {
+        let (hidden, norm) = (config.hidden, config.norm);
+        let input_norm = b.norm("input_layernorm", hidden, norm);
+        let attention = Attention::new(&mut b, config, layout);
+        let behind = b.norm("post_attention_layernorm", hidden, norm);
+        // Where norms stand on both sides, that name is the one behind attention.
+        let (attention_norm, mlp_norm, output_norm) = match config.sandwich {
+            false => (None, behind, None),
+            true => (
+                Some(behind),
+                b.norm("pre_feedforward_layernorm", hidden, norm),
+                Some(b.norm("post_feedforward_layernorm", hidden, norm)),
+            ),
         };
-        let q_proj = b.linear("self_attn.q_proj", hidden, query_width, qkv_bias);
-        let k_proj = b.linear("self_attn.k_proj", hidden, key_width, qkv_bias);
-        let v_proj = b.linear("self_attn.v_proj", hidden, key_width, qkv_bias);
-        let o_proj = b.linear("self_attn.o_proj", query_width, hidden, false);
-        let weight = b.parameter("post_attention_layernorm.weight", &[hidden]);
-        let post_norm = RmsNorm { weight, eps };
-        let gate_proj = b.linear("mlp.gate_proj", hidden, mlp_width, false);
-        let up_proj = b.linear("mlp.up_proj", hidden, mlp_width, false);
-        let down_proj = b.linear("mlp.down_proj", mlp_width, hidden, false);
-        let (name, parameters) = (b.module(), b.finish());
+        let (width, bias) = (config.mlp_width, config.mlp_bias);
+        let mlp = Mlp::Gated {
+            gate: b.linear("mlp.gate_proj", hidden, width, bias),
+            up: b.linear("mlp.up_proj", hidden, width, bias),
+            down: b.linear("mlp.down_proj", width, hidden, bias),
+            activation: config.activation,
+        };
         Self {
-            name,
-            parameters,
-            shape,
+            name: b.module(),
+            parameters: b.finish(),
             input_norm,
-            q_proj,
-            k_proj,
-            v_proj,
-            o_proj,
-            post_norm,
-            gate_proj,
-            up_proj,
-            down_proj,
+            attention,
+            attention_norm,
+            mlp_norm,
+            mlp,
+            output_norm,
+        }
+    }
+}
+
+impl Attention {
+    fn new(b: &mut UnitBuilder, config: &TextConfig, layout: usize) -> Self {
+        let (hidden, size) = (config.hidden, config.head_size);
+        let (queries, keys) = (config.heads * size, config.key_value_heads * size);
+        let bias = config.qkv_bias;
+        Self {
+            query: b.linear("self_attn.q_proj", hidden, queries, bias),
+            key: b.linear("self_attn.k_proj", hidden, keys, bias),
+            value: b.linear("self_attn.v_proj", hidden, keys, bias),
+            output: b.linear("self_attn.o_proj", queries, hidden, config.output_bias),
+            head_norms: config.qk_norm.then(|| {
+                ["q_norm", "k_norm"].map(|n| b.norm(&format!("self_attn.{n}"), size, config.norm))
+            }),
+            head_size: size,
+            options: AttentionOptions {
+                scale: config.attention_scale,
+                dropout: config.attention_dropout,
+            },
+            layout,
         }
     }
 
-    fn attention(&self, x: &Tensor, weights: &Weights, context: &UnitContext) -> Result<Tensor> {
-        let layout = context.side.language.get(self.shape.layout);
+    fn forward(&self, x: &Tensor, weights: &Weights, context: &UnitContext) -> Result<Tensor> {
+        let layout = context.side.language.get(self.layout);
         let layout = layout.ok_or_else(|| Error::Bug("no layout for the language model".into()))?;
         let heads = |projection: &Linear| -> Result<Tensor> {
             let y = projection.forward(x, weights, context)?;
-            Ok(y.f_view([y.size2()?.0, -1, self.shape.head_size])?)
+            Ok(y.f_view([y.size2()?.0, -1, self.head_size])?)
         };
-        let (query, key, value) = (
-            heads(&self.q_proj)?,
-            heads(&self.k_proj)?,
-            heads(&self.v_proj)?,
-        );
-        let (query, key) = match &layout.rotary {
-            Some(rotary) => (rotate(&query, rotary)?, rotate(&key, rotary)?),
-            None => (query, key),
-        };
-        let dropout = if context.training {
-            self.shape.attention_dropout
-        } else {
-            0.0
-        };
-        let attended = match &context.cache {
-            None => attend(&query, &key, &value, layout, dropout)?,
-            Some(cache) => attend_cached(&query, &cache.extend(&key, &value)?, layout)?,
-        };
-        self.o_proj.forward(&attended, weights, context)
+        let value = heads(&self.value)?;
+        let (mut query, mut key) = (heads(&self.query)?, heads(&self.key)?);
+        if let Some([query_norm, key_norm]) = &self.head_norms {
+            query = query_norm.forward(&query, weights)?;
+            key = key_norm.forward(&key, weights)?;
+        }
+        if let Some(rotary) = &layout.rotary {
+            query = rotate(&query, rotary)?;
+            key = rotate(&key, rotary)?;
+        }
+        let attended = self.attend([&query, &key, &value], layout, context)?;
+        self.output.forward(&attended, weights, context)
     }
 
-    fn mlp(&self, x: &Tensor, weights: &Weights, context: &UnitContext) -> Result<Tensor> {
-        let gate = self
-            .shape
-            .activation
-            .forward(&self.gate_proj.forward(x, weights, context)?)?;
-        let up = self.up_proj.forward(x, weights, context)?;
-        self.down_proj.forward(&gate.f_mul(&up)?, weights, context)
+    fn attend(
+        &self,
+        [query, key, value]: [&Tensor; 3],
+        layout: &AttentionLayout,
+        context: &UnitContext,
+    ) -> Result<Tensor> {
+        let mut options = self.options;
+        if !context.training {
+            options.dropout = 0.0;
+        }
+        match &context.cache {
+            None => attend(query, key, value, layout, options),
+            Some(cache) => attend_cached(query, &cache.extend(key, value)?, layout, options),
+        }
     }
 
-    fn linears(&self) -> [Linear; 7] {
-        [
-            self.q_proj,
-            self.k_proj,
-            self.v_proj,
-            self.o_proj,
-            self.gate_proj,
-            self.up_proj,
-            self.down_proj,
-        ]
+    fn random(&self) -> bool {
+        let linears = [self.query, self.key, self.value, self.output];
+        self.options.dropout > 0.0 || linears.iter().any(Linear::random)
     }
 }
 
@@ -154,7 +162,7 @@ impl Unit for DecoderBlock {
     }
 
     fn random(&self) -> bool {
-        self.shape.attention_dropout > 0.0 || self.linears().iter().any(Linear::random)
+        self.attention.random() || self.mlp.random()
     }
 
     fn forward(
@@ -166,9 +174,15 @@ impl Unit for DecoderBlock {
         let [x] = inputs else {
             return Err(Error::Bug("a decoder block reads one stream".into()));
         };
+        let optional = |norm: &Option<Norm>, y: Tensor| match norm {
+            Some(norm) => norm.forward(&y, weights),
+            None => Ok(y),
+        };
         let normed = self.input_norm.forward(x, weights)?;
-        let x = x.f_add(&self.attention(&normed, weights, context)?)?;
-        let normed = self.post_norm.forward(&x, weights)?;
-        Ok(vec![x.f_add(&self.mlp(&normed, weights, context)?)?])
+        let attended = self.attention.forward(&normed, weights, context)?;
+        let x = x.f_add(&optional(&self.attention_norm, attended)?)?;
+        let normed = self.mlp_norm.forward(&x, weights)?;
+        let inner = self.mlp.forward(&normed, weights, context)?;
+        Ok(vec![x.f_add(&optional(&self.output_norm, inner)?)?])
     }
 }

@@ -12,16 +12,28 @@ pub struct TokenEmbedding {
     name: String,
     parameters: Vec<ParameterSpec>,
     table: Param,
+    scale: Option<f64>,
 }
 
 impl TokenEmbedding {
-    pub fn new(mut builder: UnitBuilder, vocabulary: i64, width: i64) -> Self {
-        let table = builder.parameter("weight", &[vocabulary, width]);
+    /// Rows of the table are multiplied with `scale`; features that replace them are not.
+    pub fn new(mut builder: UnitBuilder, shape: [i64; 2], scale: Option<f64>) -> Self {
+        let table = builder.parameter("weight", &shape);
         Self {
             name: builder.module(),
             parameters: builder.finish(),
             table,
+            scale,
         }
+    }
+
+    fn scaled(&self, rows_th: &Tensor) -> Result<Tensor> {
+        let Some(scale) = self.scale else {
+            return Ok(rows_th.shallow_clone());
+        };
+        // Rounded to the rows' kind first, as transformers does.
+        let factor = Tensor::f_from_slice(&[scale])?.f_to_kind(rows_th.kind())?;
+        Ok(rows_th.f_mul(&factor.f_to_device(rows_th.device())?)?)
     }
 
     /// The table's name on disk, for a tied output head.
@@ -69,12 +81,14 @@ impl Unit for TokenEmbedding {
         context: &UnitContext,
     ) -> Result<Vec<Tensor>> {
         match (inputs, &context.side.vision) {
-            ([rows_th], None) => Ok(vec![rows_th.shallow_clone()]),
-            ([features_nh, rows_th], Some(vision)) => Ok(vec![rows_th.f_index_copy(
-                0,
-                &vision.placeholder_rows_n,
-                features_nh,
-            )?]),
+            ([rows_th], None) => Ok(vec![self.scaled(rows_th)?]),
+            ([features_nh, rows_th], Some(vision)) => {
+                Ok(vec![self.scaled(rows_th)?.f_index_copy(
+                    0,
+                    &vision.placeholder_rows_n,
+                    features_nh,
+                )?])
+            }
             _ => Err(Error::Bug(
                 "the embedding reads vision features and rows".into(),
             )),

@@ -5,21 +5,18 @@ use tch::Tensor;
 use crate::engine::{ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
 use crate::error::{Error, Result};
 use crate::models::builder::UnitBuilder;
-use crate::models::layers::RmsNorm;
+use crate::models::layers::{Norm, NormKind};
 
 #[derive(Debug)]
 pub struct FinalNorm {
     name: String,
     parameters: Vec<ParameterSpec>,
-    norm: RmsNorm,
+    norm: Norm,
 }
 
 impl FinalNorm {
-    pub fn new(mut builder: UnitBuilder, hidden: i64, eps: f64) -> Self {
-        let norm = RmsNorm {
-            weight: builder.parameter("weight", &[hidden]),
-            eps,
-        };
+    pub fn new(mut builder: UnitBuilder, hidden: i64, kind: NormKind) -> Self {
+        let norm = builder.norm("", hidden, kind);
         Self {
             name: builder.module(),
             parameters: builder.finish(),

@@ -3,11 +3,13 @@
 mod activation;
 mod attention;
 mod linear;
+mod mlp;
 mod norm;
 mod rotary;
 
 pub use activation::Activation;
-pub use attention::{attend, attend_cached};
+pub use attention::{AttentionOptions, attend, attend_cached};
 pub use linear::{Linear, Lora};
-pub use norm::{LayerNorm, RmsNorm};
+pub use mlp::Mlp;
+pub use norm::{LayerNorm, Norm, NormKind, RmsNorm};
 pub use rotary::{inverse_frequencies, rotary, rotate};

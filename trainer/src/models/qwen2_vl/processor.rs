@@ -7,10 +7,11 @@ use image::RgbImage;
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::models::config::ConfigJson;
-use crate::models::image_config::{ImageConfig, PixelLimits};
+use crate::models::config::{ConfigJson, Section};
+use crate::models::image_config::{self, CLIP_PIXELS, PixelConfig, PixelLimits};
 use crate::models::pixels::{self, NormaliseTable};
-use crate::processor::{ImagePlan, Placeholder, Processor};
+use crate::models::processing::token;
+use crate::processor::{Expansion, ImagePlan, Placeholder, Processor};
 
 /// Neither side of an image may be longer than this many times the other.
 const MAX_ASPECT_RATIO: f64 = 200.0;
@@ -18,51 +19,125 @@ const MAX_ASPECT_RATIO: f64 = 200.0;
 /// The chat template of the published checkpoints, without the video branch.
 pub const CHAT_TEMPLATE: &str = include_str!("chat_template.jinja");
 
-/// Images for Qwen2-VL: one run of `<|image_pad|>` for each, one token for each merged patch.
+/// How images become patches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageConfig {
+    pub pixels: PixelConfig,
+    /// Side of a patch, pixels.
+    pub patch_size: u32,
+    /// Frames that one patch spans.
+    pub temporal_patch_size: u32,
+    /// Side of the square of patches that becomes one token.
+    pub merge_size: u32,
+    /// Least and largest area after resizing, pixels.
+    pub min_pixels: u64,
+    pub max_pixels: u64,
+}
+
+/// Images for the Qwen-VL families: one run of `<|image_pad|>` for each, one token for each
+/// merged patch.
 #[derive(Debug)]
 pub struct Qwen2VlProcessor {
     config: ImageConfig,
     table: NormaliseTable,
     placeholder: Placeholder,
+    chat_template: &'static str,
 }
 
 /// Opens the processor of a checkpoint folder.
 pub fn open(folder: &Path, config: &ConfigJson, limits: PixelLimits) -> Result<Arc<dyn Processor>> {
-    let image_token = config.top().integer("image_token_id")?;
-    let image_token = u32::try_from(image_token)
-        .map_err(|_| config.top().error("image_token_id", "is no token id"))?;
-    let images = ImageConfig::read(folder)?.limited(limits)?;
-    Ok(Arc::new(Qwen2VlProcessor::new(images, image_token)))
+    open_with(folder, config, limits, CHAT_TEMPLATE)
 }
 
-impl Qwen2VlProcessor {
-    /// A processor with this configuration.
-    pub fn new(config: ImageConfig, image_token_id: u32) -> Self {
-        let table = NormaliseTable::new(&config);
-        let placeholder = Placeholder {
-            text: "<|image_pad|>".to_owned(),
-            id: image_token_id,
+/// The same with another family's chat template.
+pub fn open_with(
+    folder: &Path,
+    config: &ConfigJson,
+    limits: PixelLimits,
+    chat_template: &'static str,
+) -> Result<Arc<dyn Processor>> {
+    let placeholder = token(config, &["image_token_id"], "<|image_pad|>")?;
+    let images = image_config::read(folder)?;
+    let images = ImageConfig::read(images.top())?.limited(limits)?;
+    Ok(Arc::new(Qwen2VlProcessor {
+        table: NormaliseTable::new(&images.pixels),
+        config: images,
+        placeholder,
+        chat_template,
+    }))
+}
+
+impl ImageConfig {
+    /// `min_pixels`/`max_pixels` (transformers 4) outrank `size.shortest_edge`/`size.longest_edge`
+    /// (5), as in transformers.
+    fn read(s: Section) -> Result<Self> {
+        let side = |key: &str, default: i64| {
+            let side = s.integer_up_to_or(key, 256, default)?;
+            u32::try_from(side).map_err(|_| s.error(key, "is too large"))
         };
-        Self {
-            config,
-            table,
-            placeholder,
-        }
+        let area = |flat: &str, edge: &str, default: i64| -> Result<u64> {
+            let size = s.part("size").unwrap_or(s);
+            let area = match s.get(flat) {
+                Some(_) => s.integer_up_to(flat, MAX_AREA)?,
+                None => size.integer_up_to_or(edge, MAX_AREA, default)?,
+            };
+            Ok(area.unsigned_abs())
+        };
+        let config = Self {
+            pixels: PixelConfig::read(s, &CLIP_PIXELS)?,
+            patch_size: side("patch_size", 14)?,
+            temporal_patch_size: side("temporal_patch_size", 2)?,
+            merge_size: side("merge_size", 2)?,
+            min_pixels: area("min_pixels", "shortest_edge", 56 * 56)?,
+            max_pixels: area("max_pixels", "longest_edge", 28 * 28 * 1280)?,
+        };
+        config
+            .check()
+            .map_err(|reason| s.error("max_pixels", &reason))?;
+        Ok(config)
     }
 
-    /// Side of the square that becomes one token, pixels.
+    /// The same with the run's own area limits.
+    fn limited(mut self, limits: PixelLimits) -> Result<Self> {
+        self.min_pixels = limits.min_pixels.unwrap_or(self.min_pixels);
+        self.max_pixels = limits.max_pixels.unwrap_or(self.max_pixels);
+        if limits.min_pixels.is_none() {
+            self.min_pixels = self.min_pixels.min(self.max_pixels);
+        }
+        self.check()
+            .map_err(|reason| Error::User(format!("dataset pixel limits: maxPixels {reason}")))?;
+        Ok(self)
+    }
+
+    /// Side of the square of pixels that becomes one token.
     fn merged_side(&self) -> u32 {
-        self.config.patch_size * self.config.merge_size
+        self.patch_size * self.merge_size
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let square = u64::from(self.merged_side()).pow(2);
+        if self.min_pixels > self.max_pixels || self.max_pixels < square {
+            return Err(format!(
+                "is {}; it must be at least min_pixels, {}, and one merged square, {square}",
+                self.max_pixels, self.min_pixels
+            ));
+        }
+        Ok(())
     }
 }
+
+/// Above what any image has, pixels.
+const MAX_AREA: i64 = 1 << 32;
 
 impl Processor for Qwen2VlProcessor {
     fn plan_image(&self, width: u32, height: u32) -> Result<ImagePlan> {
         let config = &self.config;
-        let (width, height) = if config.do_resize {
-            smart_resize(width, height, self.merged_side(), config)?
+        let side = config.merged_side();
+        let original_hw = [i64::from(height), i64::from(width)];
+        let (width, height) = if config.pixels.do_resize {
+            smart_resize(width, height, side, config)?
         } else {
-            whole_squares(width, height, self.merged_side())?
+            whole_squares(width, height, side)?
         };
         let (grid_h, grid_w) = (height / config.patch_size, width / config.patch_size);
         let merged = (grid_h / config.merge_size) as usize * (grid_w / config.merge_size) as usize;
@@ -71,11 +146,12 @@ impl Processor for Qwen2VlProcessor {
             height,
             grid_thw: [1, i64::from(grid_h), i64::from(grid_w)],
             tokens: merged,
+            original_hw,
         })
     }
 
     fn pixel_values(&self, rgb: &RgbImage, plan: &ImagePlan) -> Result<Tensor> {
-        let resized = pixels::resize(rgb, plan.width, plan.height, self.config.resample)?;
+        let resized = pixels::resize(rgb, plan.width, plan.height, self.config.pixels.resample)?;
         let patches = self.patches(&resized);
         let rows = plan.grid_thw.iter().product::<i64>();
         Ok(Tensor::f_from_slice(&patches)?.f_view([rows, -1])?)
@@ -85,12 +161,15 @@ impl Processor for Qwen2VlProcessor {
         &self.placeholder
     }
 
-    fn expansion(&self, plan: &ImagePlan) -> Vec<u32> {
-        vec![self.placeholder.id; plan.tokens]
+    fn image_token(&self) -> &Placeholder {
+        &self.placeholder
     }
 
-    fn image_token_id(&self) -> u32 {
-        self.placeholder.id
+    fn expansion(&self, plan: &ImagePlan) -> Expansion {
+        Expansion {
+            text: self.placeholder.text.clone(),
+            runs: vec![plan.tokens],
+        }
     }
 
     fn position_ids(&self, ids: &[u32], plans: &[ImagePlan]) -> Result<Vec<Vec<i64>>> {
@@ -99,48 +178,30 @@ impl Processor for Qwen2VlProcessor {
     }
 
     fn chat_template(&self) -> &'static str {
-        CHAT_TEMPLATE
+        self.chat_template
     }
 }
 
 impl Qwen2VlProcessor {
     /// `[P * D]` in Qwen2-VL's order: merged squares in raster order, the patches of a square in
-    /// raster order; within a patch channel, time, row, column. A still image fills every time
-    /// slot of the temporal patch.
+    /// raster order; within a patch channel, time, row, column.
     fn patches(&self, rgb: &RgbImage) -> Vec<f32> {
         let patch = self.config.patch_size as usize;
         let merge = self.config.merge_size as usize;
-        let times = self.config.temporal_patch_size as usize;
+        let times = self.config.temporal_patch_size;
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
-        let mut values = Vec::with_capacity(width * height * 3 * times);
+        let mut values = Vec::with_capacity(width * height * 3 * times as usize);
         for square_y in (0..height).step_by(patch * merge) {
             for square_x in (0..width).step_by(patch * merge) {
                 for index in 0..merge * merge {
                     let top = square_y + index / merge * patch;
                     let left = square_x + index % merge * patch;
-                    self.push_patch(rgb, left, top, &mut values);
+                    self.table
+                        .push_patch(rgb, (left, top), patch, times, &mut values);
                 }
             }
         }
         values
-    }
-
-    /// Appends one patch, `[C, times, patch, patch]`.
-    fn push_patch(&self, rgb: &RgbImage, left: usize, top: usize, values: &mut Vec<f32>) {
-        let patch = self.config.patch_size as usize;
-        let stride = rgb.width() as usize * 3;
-        let raw = rgb.as_raw();
-        for channel in 0..3 {
-            let start = values.len();
-            for y in top..top + patch {
-                let row = &raw[y * stride + left * 3..y * stride + (left + patch) * 3];
-                let levels = row.iter().skip(channel).step_by(3);
-                values.extend(levels.map(|&level| self.table.value(channel, level)));
-            }
-            for _ in 1..self.config.temporal_patch_size {
-                values.extend_from_within(start..start + patch * patch);
-            }
-        }
     }
 }
 
@@ -151,7 +212,7 @@ fn smart_resize(width: u32, height: u32, factor: u32, config: &ImageConfig) -> R
     let (w, h, factor) = (f64::from(width), f64::from(height), f64::from(factor));
     if w.max(h) / w.min(h) > MAX_ASPECT_RATIO {
         return Err(Error::Data(format!(
-            "the image is {width}x{height} pixels; Qwen2-VL takes none whose one side is more than \
+            "the image is {width}x{height} pixels; this model takes none whose one side is more than \
              {MAX_ASPECT_RATIO} times the other: crop it or leave it out"
         )));
     }

@@ -5,39 +5,67 @@ use tch::Tensor;
 use crate::engine::{ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
 use crate::error::{Error, Result};
 use crate::models::builder::UnitBuilder;
-use crate::models::layers::{Activation, LayerNorm, Linear};
+use crate::models::layers::{Activation, Mlp, Norm, NormKind};
 
-/// `ln_q`, then a two-layer MLP over groups of `merge` consecutive patches.
+/// What a merger calls its parts.
+#[derive(Debug)]
+pub struct MergerNames {
+    pub norm: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
+}
+
+/// Qwen2-VL's and Qwen2.5-VL's.
+pub const QWEN2_VL_MERGER: MergerNames = MergerNames {
+    norm: "ln_q",
+    up: "mlp.0",
+    down: "mlp.2",
+};
+
+/// A norm, then a two-layer MLP over groups of `merge` consecutive patches.
 #[derive(Debug)]
 pub struct PatchMerger {
     name: String,
     parameters: Vec<ParameterSpec>,
-    norm: LayerNorm,
-    up: Linear,
-    down: Linear,
+    norm: Norm,
+    mlp: Mlp,
     merged_width: i64,
+    /// The norm runs over merged patches, not over single ones.
+    merges_first: bool,
+    writes: [Stream; 1],
 }
 
 impl PatchMerger {
-    /// From `merge` patches of `width` to one feature of `output`.
-    pub fn new(mut b: UnitBuilder, width: i64, merge: i64, output: i64, norm_eps: f64) -> Self {
+    /// From `merge` patches of `width` to one feature of `output`. The norm runs over merged
+    /// patches if `merges_first`.
+    pub fn new(
+        mut b: UnitBuilder,
+        names: &MergerNames,
+        [width, merge, output]: [i64; 3],
+        norm: NormKind,
+        merges_first: bool,
+    ) -> Self {
         let merged_width = width * merge;
-        let norm = LayerNorm {
-            weight: b.parameter("ln_q.weight", &[width]),
-            bias: b.parameter("ln_q.bias", &[width]),
-            size: width,
-            eps: norm_eps,
-        };
-        let up = b.linear("mlp.0", merged_width, merged_width, true);
-        let down = b.linear("mlp.2", merged_width, output, true);
+        let normed_width = if merges_first { merged_width } else { width };
         Self {
+            norm: b.norm(names.norm, normed_width, norm),
+            mlp: Mlp::Plain {
+                up: b.linear(names.up, merged_width, merged_width, true),
+                down: b.linear(names.down, merged_width, output, true),
+                activation: Activation::Gelu,
+            },
+            merged_width,
+            merges_first,
+            writes: [Stream::Vision],
             name: b.module(),
             parameters: b.finish(),
-            norm,
-            up,
-            down,
-            merged_width,
         }
+    }
+
+    /// The same, writing another stream and leaving the tower's as it is.
+    pub fn into_stream(self, stream: Stream) -> Self {
+        let writes = [stream];
+        Self { writes, ..self }
     }
 }
 
@@ -55,7 +83,7 @@ impl Unit for PatchMerger {
     }
 
     fn writes(&self) -> &[Stream] {
-        &[Stream::Vision]
+        &self.writes
     }
 
     fn active(&self, side: &SideInputs) -> bool {
@@ -63,7 +91,7 @@ impl Unit for PatchMerger {
     }
 
     fn random(&self) -> bool {
-        self.up.random() || self.down.random()
+        self.mlp.random()
     }
 
     fn forward(
@@ -75,11 +103,11 @@ impl Unit for PatchMerger {
         let [x] = inputs else {
             return Err(Error::Bug("a merger reads one stream".into()));
         };
-        let x = self
-            .norm
-            .forward(x, weights)?
-            .f_view([-1, self.merged_width])?;
-        let inner = Activation::Gelu.forward(&self.up.forward(&x, weights, context)?)?;
-        Ok(vec![self.down.forward(&inner, weights, context)?])
+        let merged = |x: &Tensor| x.f_view([-1, self.merged_width]);
+        let x = match self.merges_first {
+            true => self.norm.forward(&merged(x)?, weights)?,
+            false => merged(&self.norm.forward(x, weights)?)?,
+        };
+        Ok(vec![self.mlp.forward(&x, weights, context)?])
     }
 }
