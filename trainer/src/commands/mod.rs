@@ -7,6 +7,7 @@ mod doctor;
 mod estimate;
 mod exit;
 mod export;
+mod families;
 mod forward;
 mod generate;
 mod init;
@@ -42,6 +43,7 @@ enum Command {
     Export(export::ExportArgs),
     Estimate(estimate::EstimateArgs),
     Doctor(doctor::DoctorArgs),
+    Families(families::FamiliesArgs),
 }
 
 /// Parses the command line, runs the command, and exits by the contract's codes: whatever
@@ -65,6 +67,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Estimate(args) => estimate::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Families(args) => families::run(args),
     }
 }
 

@@ -29,6 +29,8 @@ pub mod random;
 pub mod registry;
 mod shuffle;
 mod square;
+#[cfg(test)]
+mod untrusted;
 mod vision;
 mod weights;
 

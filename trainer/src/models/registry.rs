@@ -21,6 +21,8 @@ pub struct Family {
     pub name: &'static str,
     /// Values of `architectures[0]`.
     pub architectures: &'static [&'static str],
+    /// A published checkpoint, by its name on the Hugging Face Hub.
+    pub example: &'static str,
     assemble: fn(&ConfigJson, &Weights, &ModelOptions) -> Result<Assembled>,
     open_processor: fn(&Path, &ConfigJson, PixelLimits) -> Result<Arc<dyn Processor>>,
 }
@@ -30,18 +32,21 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "Qwen2-VL",
         architectures: &["Qwen2VLForConditionalGeneration"],
+        example: "Qwen/Qwen2-VL-2B-Instruct",
         assemble: qwen2_vl::assemble,
         open_processor: qwen2_vl::processor::open,
     },
     Family {
         name: "Qwen2.5-VL",
         architectures: &["Qwen2_5_VLForConditionalGeneration"],
+        example: "Qwen/Qwen2.5-VL-3B-Instruct",
         assemble: qwen2_5_vl::assemble,
         open_processor: qwen2_vl::processor::open,
     },
     Family {
         name: "Qwen3-VL",
         architectures: &["Qwen3VLForConditionalGeneration"],
+        example: "Qwen/Qwen3-VL-4B-Instruct",
         assemble: qwen3_vl::assemble,
         open_processor: |folder, config, limits| {
             qwen2_vl::processor::open_with(folder, config, limits, qwen3_vl::CHAT_TEMPLATE)
@@ -50,24 +55,28 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "LLaVA-1.5",
         architectures: &["LlavaForConditionalGeneration"],
+        example: "llava-hf/llava-1.5-7b-hf",
         assemble: llava::assemble,
         open_processor: llava::processor::open,
     },
     Family {
         name: "LLaVA-NeXT",
         architectures: &["LlavaNextForConditionalGeneration"],
+        example: "llava-hf/llava-v1.6-mistral-7b-hf",
         assemble: llava_next::assemble,
         open_processor: llava_next::processor::open,
     },
     Family {
         name: "Gemma 3",
         architectures: &["Gemma3ForConditionalGeneration"],
+        example: "google/gemma-3-4b-it",
         assemble: gemma3::assemble,
         open_processor: gemma3::processor::open,
     },
     Family {
         name: "InternVL",
         architectures: &["InternVLForConditionalGeneration"],
+        example: "OpenGVLab/InternVL3-1B-hf",
         assemble: internvl::assemble,
         open_processor: internvl::processor::open,
     },
@@ -77,6 +86,7 @@ pub const FAMILIES: &[Family] = &[
             "Idefics3ForConditionalGeneration",
             "SmolVLMForConditionalGeneration",
         ],
+        example: "HuggingFaceTB/SmolVLM-256M-Instruct",
         assemble: idefics3::assemble,
         open_processor: idefics3::processor::open,
     },

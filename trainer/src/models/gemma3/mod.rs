@@ -88,3 +88,9 @@ pub fn assemble(json: &ConfigJson, weights: &Weights, options: &ModelOptions) ->
     let assembled = Assembled::new(units, decoder.head, prepare);
     Ok(assembled.leaving(vec![format!("{}head.", prefix.disk)]))
 }
+
+/// What [`assemble`] reads of a config.
+#[cfg(test)]
+pub fn read(json: &ConfigJson) -> Result<()> {
+    Config::read(json).map(|_| ())
+}

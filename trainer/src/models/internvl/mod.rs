@@ -48,3 +48,9 @@ pub fn assemble(json: &ConfigJson, weights: &Weights, options: &ModelOptions) ->
     };
     Ok(Assembled::new(units, decoder.head, prepare))
 }
+
+/// What [`assemble`] reads of a config.
+#[cfg(test)]
+pub fn read(json: &ConfigJson) -> Result<()> {
+    Config::read(json).map(|_| ())
+}

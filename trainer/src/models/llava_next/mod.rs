@@ -73,3 +73,9 @@ pub fn assemble(json: &ConfigJson, weights: &Weights, options: &ModelOptions) ->
     let assembled = Assembled::new(units, decoder.head, prepare);
     Ok(assembled.leaving(llava::unused(&llava, &prefix)))
 }
+
+/// What [`assemble`] reads of a config.
+#[cfg(test)]
+pub fn read(json: &ConfigJson) -> Result<()> {
+    Config::read(json).map(|_| ())
+}

@@ -66,9 +66,22 @@ fn window_side(s: Section, vision: &VisionConfig) -> Result<i64> {
 fn layouts(s: Section, depth: i64) -> Result<Vec<usize>> {
     let whole = s.integers("fullatt_block_indexes")?;
     let whole = whole.unwrap_or_else(|| vec![7, 15, 23, 31]);
+    if let Some(block) = whole.iter().find(|b| !(0..limits::LAYERS).contains(*b)) {
+        let problem = format!("names block {block}, which no tower has");
+        return Err(s.error("fullatt_block_indexes", &problem));
+    }
     let layout = |block: i64| match whole.contains(&block) {
         true => WHOLE_IMAGE,
         false => WINDOWS,
     };
     Ok((0..depth).map(layout).collect())
+}
+
+/// What [`assemble`] reads of a config.
+#[cfg(test)]
+pub fn read(json: &ConfigJson) -> Result<()> {
+    let section = json.section("vision_config");
+    let vision = VisionConfig::newer(section, "silu", &read_text(json)?)?;
+    window_side(section, &vision)?;
+    layouts(section, vision.depth).map(|_| ())
 }

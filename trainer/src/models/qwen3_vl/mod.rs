@@ -167,3 +167,10 @@ impl Tower3 {
         }
     }
 }
+
+/// What [`assemble`] reads of a config.
+#[cfg(test)]
+pub fn read(json: &ConfigJson) -> Result<()> {
+    let text = read_text(json.section("text_config"))?;
+    Tower3::read(json.section("vision_config"), &text).map(|_| ())
+}
