@@ -2,13 +2,16 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check generate parity cuda-check clean-cache
+.PHONY: help demo demo-distributed test check generate parity cuda-check clean-cache
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: ## Fine-tune a model on a real two-node cluster; figures in out/demo/summary.json
 	@scripts/demo.sh
+
+demo-distributed: ## Two pods of two processes each, and accidents; figures in out/demo-distributed/summary.json
+	@scripts/demo.sh distributed
 
 test: ## Run every test, the cluster's included; ends with `N passed, N failed`
 	@scripts/test.sh

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Fine-tunes examples/digits.yaml on a real cluster and reports what came out.
+# With `distributed`: runs over two pods with two processes each, and accidents that befall them.
 # VLFT_DEMO_STEPS=N trains fewer steps; CLUSTER=kind uses kind.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$VLFT_ROOT"
 export VLFT_CLUSTER=vlft-demo
-log="$VLFT_ROOT/out/demo"
+case "${1:-}" in
+  '') demo=demo log="$VLFT_ROOT/out/demo" ;;
+  distributed) demo=demo_distributed log="$VLFT_ROOT/out/demo-distributed" ;;
+  *) echo "usage: scripts/demo.sh [distributed]" >&2; exit 2 ;;
+esac
 mkdir -p "$log"
 start=$SECONDS
 
@@ -36,7 +41,8 @@ KUBECONFIG="$(scripts/cluster.sh kubeconfig)"
 export KUBECONFIG
 export VLFT_HELM="$VLFT_CACHE/bin/helm"
 export VLFT_OPERATOR_IMAGE="vlfinetune/operator:$version" VLFT_TRAINER_IMAGE="vlfinetune/trainer:$version"
-"$CARGO_TARGET_DIR/debug/demo" || {
+export VLFT_CLUSTER_BIN="$CARGO_TARGET_DIR/debug/cluster"
+"$CARGO_TARGET_DIR/debug/$demo" || {
   echo "demo: state of the cluster:" >&2
   kubectl="$VLFT_CACHE/bin/kubectl"
   { "$kubectl" -n vlft-demo get all,vlft,events; "$kubectl" -n vlft-demo describe vlft

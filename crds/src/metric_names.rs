@@ -128,6 +128,10 @@ pub mod trainer {
         "vlft_trainer_checkpoint_seconds",
         "Seconds training stood still for a checkpoint.",
     );
+    pub const CHECKPOINT_WRITE_SECONDS: Metric = metric(
+        "vlft_trainer_checkpoint_write_seconds",
+        "Seconds from a checkpoint's step until it was published.",
+    );
     pub const CHECKPOINT_BYTES: Metric = metric(
         "vlft_trainer_checkpoint_bytes",
         "Size of the last checkpoint.",
@@ -166,6 +170,7 @@ pub mod trainer {
         PROCESS_MEMORY,
         PROCESS_MEMORY_PEAK,
         CHECKPOINT_SECONDS,
+        CHECKPOINT_WRITE_SECONDS,
         CHECKPOINT_BYTES,
         CHECKPOINT_STEP,
     ];

@@ -11,7 +11,7 @@ use crate::finetune::VLFineTuneSpec;
 use crate::method::{Lora, Method};
 use crate::model::Model;
 use crate::output::Output;
-use crate::parallelism::{Offload, Parallelism, Strategy};
+use crate::parallelism::Parallelism;
 use crate::run_policy::RunPolicy;
 use crate::scheduling::{Gang, Scheduling};
 use crate::training::{Precision, Training};
@@ -61,7 +61,7 @@ pub fn unsupported_parts(spec: &VLFineTuneSpec) -> Vec<Unsupported> {
     let others = "use Float32, BFloat16Mixed or BFloat16";
     found.note(half, "spec.precision", others);
     of_training(training);
-    of_parallelism(parallelism, workers, &mut found);
+    of_parallelism(parallelism);
     of_workers(workers, &mut found);
     of_checkpoint(checkpoint);
     of_evaluation(evaluation, &mut found);
@@ -212,17 +212,12 @@ fn of_training(training: &Training) {
     } = training;
 }
 
-fn of_parallelism(parallelism: &Parallelism, workers: &Workers, found: &mut Found) {
-    let Parallelism { strategy, offload } = parallelism;
-    found.note(
-        *offload != Offload::None,
-        "spec.parallelism.offload",
-        "use None",
-    );
-    // With one process every strategy means the same: nothing is sharded.
-    let sharded = !matches!(strategy, Strategy::Auto | Strategy::Ddp);
-    let sharded = sharded && workers.world_size() > 1;
-    found.note(sharded, "spec.parallelism.strategy", "use DDP");
+/// The trainer acts on both.
+fn of_parallelism(parallelism: &Parallelism) {
+    let Parallelism {
+        strategy: _,
+        offload: _,
+    } = parallelism;
 }
 
 /// The operator acts on what it can put into a pod.

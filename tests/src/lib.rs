@@ -31,6 +31,7 @@ mod nodes;
 pub mod operator;
 mod pods;
 pub mod prometheus;
+pub mod runs;
 mod targets;
 mod wait;
 
@@ -38,7 +39,7 @@ pub use client::kube_client;
 pub use cluster::cluster_command;
 pub use dump::dump_namespace;
 pub use namespace::{TestNamespace, with_temp_ns, with_temp_ns_exclusive};
-pub use nodes::{advertise, cordon, evict, label, worker_nodes};
+pub use nodes::{advertise, cordon, evict, label, wait_node_ready, worker_nodes};
 pub use pods::{
     BUSYBOX, finished, logs, restricted_container, restricted_pod, restricted_pod_spec,
 };

@@ -97,3 +97,21 @@ pub async fn evict(client: &Client, namespace: &str, pod: &str) -> Result<()> {
         .map(|_| ())
         .with_context(|| format!("cannot evict pod {pod}"))
 }
+
+/// Waits until a node is Ready (again).
+pub async fn wait_node_ready(client: &Client, node: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    wait_for(
+        &format!("{node} to be ready"),
+        Duration::from_secs(90),
+        async || {
+            let status = nodes.get(node).await?.status.unwrap_or_default();
+            let conditions = status.conditions.unwrap_or_default();
+            let ready = conditions
+                .iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True");
+            Ok(ready.then_some(()))
+        },
+    )
+    .await
+}

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::OnceCell;
@@ -89,6 +89,15 @@ async fn create_namespace(client: &Client) -> Result<()> {
         .await
         .with_context(|| format!("cannot make namespace {NAMESPACE}; is the cluster up?"))?;
     Ok(())
+}
+
+/// The node that the operator is on.
+pub async fn node(client: &Client) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    let pods = pods.list(&ListParams::default()).await?;
+    let mut nodes = pods.items.iter();
+    let node = nodes.find_map(|pod| pod.spec.as_ref()?.node_name.clone());
+    node.context("the operator is on no node")
 }
 
 /// What the operator's pods say of themselves, for messages.

@@ -87,6 +87,23 @@ impl Error {
         ))
     }
 
+    /// The same error, said to have happened at a place (a file, say).
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        let said = |message: String| format!("{place}: {message}");
+        match self {
+            Self::User(m) => Self::User(said(m)),
+            Self::Data(m) => Self::Data(said(m)),
+            Self::OutOfMemory(m) => Self::OutOfMemory(said(m)),
+            Self::Drained(m) => Self::Drained(said(m)),
+            Self::PeerLost(m) => Self::PeerLost(said(m)),
+            Self::Hang(m) => Self::Hang(said(m)),
+            Self::Storage(m) => Self::Storage(said(m)),
+            Self::Torch(m) => Self::Torch(said(m)),
+            Self::Bug(m) => Self::Bug(said(m)),
+        }
+    }
+
     /// The error of another process of ours, known by its exit code.
     pub fn of_exit_code(code: i32, message: String) -> Self {
         match code {

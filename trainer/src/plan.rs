@@ -12,6 +12,7 @@ use tch::Device;
 use vlft_crds::VLFineTuneSpec;
 use vlft_crds::method::Lora;
 use vlft_crds::output::AdapterOutput;
+use vlft_crds::parallelism::{Offload as SpecOffload, Strategy};
 use vlft_crds::plan::batch::{BatchPlan, batch_plan};
 use vlft_crds::training::{Precision as SpecPrecision, Training};
 use vlft_crds::unsupported::unsupported_parts;
@@ -24,7 +25,7 @@ pub use train_config::{ConfigFlags, Converted, TrainConfig};
 use crate::checkpoint::Retention;
 use crate::data::formats::Wording;
 use crate::data::{DatasetOptions, LengthLimit, SourceOptions};
-use crate::engine::{EngineOptions, Precision, Recompute};
+use crate::engine::{EngineOptions, Offload, Precision, Recompute, Stage};
 use crate::error::{Error, Result};
 use crate::models::image_config::PixelLimits;
 use crate::models::{LoraOptions, LoraTargets, Method, ModelOptions, Towers};
@@ -47,6 +48,9 @@ pub struct RunPlan {
     pub limit: LengthLimit,
     pub pixels: PixelLimits,
     pub batch: BatchPlan,
+    /// What ranks hold of the model as slices only.
+    pub stage: Stage,
+    pub offload: Offload,
     pub optimizer: AdamWSettings,
     /// Peak rates.
     pub rates: LearningRates,
@@ -113,6 +117,8 @@ impl RunPlan {
                 max_pixels: spec.dataset.max_pixels.map(|pixels| pixels as u64),
             },
             batch,
+            stage: stage(spec.parallelism.strategy),
+            offload: offload(spec.parallelism.offload),
             optimizer: optimizer(training),
             rates: rates(&spec),
             seed: training.seed as u64,
@@ -162,6 +168,23 @@ fn refuse_unsupported(spec: &VLFineTuneSpec) -> Result<()> {
     }
     let lines: Vec<_> = found.iter().map(ToString::to_string).collect();
     Err(Error::User(lines.join("\n")))
+}
+
+fn stage(strategy: Strategy) -> Stage {
+    match strategy {
+        Strategy::Auto | Strategy::Ddp => Stage::Whole,
+        Strategy::Zero1 => Stage::Optimizer,
+        Strategy::Zero2 => Stage::Gradients,
+        Strategy::Zero3 => Stage::Parameters,
+    }
+}
+
+fn offload(offload: SpecOffload) -> Offload {
+    match offload {
+        SpecOffload::None => Offload::None,
+        SpecOffload::Optimizer => Offload::Optimizer,
+        SpecOffload::Parameters => Offload::Parameters,
+    }
 }
 
 fn device(asked: SpecDevice, local_rank: usize) -> Device {

@@ -2,12 +2,13 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "cpp/autograd.cpp",
     "cpp/optimizer.cpp",
     "cpp/memory.cpp",
     "cpp/context.cpp",
     "cpp/collectives.cpp",
+    "cpp/storage.cpp",
 ];
 
 fn main() {

@@ -23,14 +23,6 @@ const PARTS: &[(&str, &str)] = &[
         "spec.method.lora.useDora",
     ),
     (
-        "  parallelism: { offload: Optimizer }",
-        "spec.parallelism.offload",
-    ),
-    (
-        "  parallelism: { strategy: Zero3 }\n  workers: { gpu: { count: 2 } }",
-        "spec.parallelism.strategy",
-    ),
-    (
         "  workers: { podOverrides: { resourceClaimTemplates: [gpu] } }",
         "spec.workers.podOverrides.resourceClaimTemplates",
     ),
@@ -151,7 +143,8 @@ fn what_is_supported_is_not_named() {
     for extra in [
         "",
         "  method: { full: {} }",
-        "  parallelism: { strategy: Zero3 }",
+        "  parallelism: { strategy: Zero3, offload: Parameters }",
+        "  parallelism: { strategy: Zero2 }\n  workers: { gpu: { count: 2 } }",
         "  parallelism: { strategy: DDP }\n  workers: { gpu: { count: 2 } }",
         "  workers: { gpu: { count: 2 } }\n  runPolicy: { hangTimeoutSeconds: 60 }",
         "  workers: { device: CPU, replicas: 2, processesPerReplica: 2 }",

@@ -1,16 +1,13 @@
 //! What a cluster does to runs: evictions, and nodes that fall silent.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
-use integration::operator::{NAMESPACE, ensure_operator};
+use integration::operator::{self, ensure_operator};
 use integration::{
-    TestNamespace, cluster_command, cordon, evict, wait_for, with_temp_ns, with_temp_ns_exclusive,
+    cluster_command, cordon, evict, wait_node_ready, with_temp_ns, with_temp_ns_exclusive,
     worker_nodes,
 };
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::json;
 use vlft_crds::status::{FailureClass, Phase};
 
@@ -53,7 +50,7 @@ async fn an_eviction_is_free_and_loses_no_step() -> Result<()> {
 async fn a_silent_node_is_given_up_and_the_run_goes_on_elsewhere() -> Result<()> {
     with_temp_ns_exclusive("op-node", async |ns| {
         ensure_operator(&ns.client).await?;
-        let home = operators_node(ns).await?;
+        let home = operator::node(&ns.client).await?;
         let nodes = worker_nodes(&ns.client).await?;
         let other = nodes
             .iter()
@@ -72,7 +69,7 @@ async fn a_silent_node_is_given_up_and_the_run_goes_on_elsewhere() -> Result<()>
         cluster_command(&["cut", other]).await?;
         let outcome = goes_on(&run?, other).await;
         cluster_command(&["mend", other]).await?;
-        wait_ready(ns, other).await?;
+        wait_node_ready(&ns.client, other).await?;
         outcome
     })
     .await
@@ -87,31 +84,4 @@ async fn goes_on(run: &Run<'_>, lost: &str) -> Result<()> {
     let second = attempt(&status, 2)?.verdict.clone().context("no verdict")?;
     ensure!(second.node_name.as_deref() != Some(lost), "{second:?}");
     Ok(())
-}
-
-async fn operators_node(ns: &TestNamespace) -> Result<String> {
-    let pods: Api<Pod> = Api::namespaced(ns.client.clone(), NAMESPACE);
-    let pods = pods.list(&ListParams::default()).await?;
-    let node = pods
-        .items
-        .iter()
-        .find_map(|pod| pod.spec.as_ref()?.node_name.clone());
-    node.context("the operator is on no node")
-}
-
-async fn wait_ready(ns: &TestNamespace, node: &str) -> Result<()> {
-    let nodes: Api<Node> = Api::all(ns.client.clone());
-    wait_for(
-        &format!("{node} to be ready"),
-        Duration::from_secs(90),
-        async || {
-            let status = nodes.get(node).await?.status.unwrap_or_default();
-            let conditions = status.conditions.unwrap_or_default();
-            let ready = conditions
-                .iter()
-                .any(|c| c.type_ == "Ready" && c.status == "True");
-            Ok(ready.then_some(()))
-        },
-    )
-    .await
 }

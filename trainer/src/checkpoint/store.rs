@@ -66,21 +66,24 @@ impl Store {
         self.fence.check()
     }
 
-    /// Makes a checkpoint: `write` fills a temporary folder, then digests, manifest, flush,
-    /// fence and rename follow. On any failure nothing is published and the folder is removed.
-    /// `manifest` comes with step, cursor, state, plan and environment; the rest is filled in.
-    pub fn publish(
-        &self,
-        manifest: Manifest,
-        write: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<Published> {
-        let parent = self.run.join(CHECKPOINTS_FOLDER);
-        let name = folder_name(manifest.step);
-        let temporary = parent.join(format!("{TEMPORARY_PREFIX}{name}"));
+    /// Begins a checkpoint: makes the empty temporary folder that writers fill.
+    pub fn begin(&self, step: u64) -> Result<PathBuf> {
+        let temporary = temporary_folder(&self.run, step);
+        remove(&temporary)?;
+        std::fs::create_dir(&temporary)
+            .map_err(|cause| Error::storage("create", &temporary, &cause))?;
+        Ok(temporary)
+    }
+
+    /// Publishes what was written since [`Self::begin`]: manifest, flush, fence and rename. On any
+    /// failure nothing is published and the folder is removed. `manifest` comes with step, cursor,
+    /// state, plan and environment; the rest is filled in.
+    pub fn publish(&self, mut manifest: Manifest, files: Vec<FileEntry>) -> Result<Published> {
+        let temporary = temporary_folder(&self.run, manifest.step);
         let checkpoint = self
-            .fill(&temporary, manifest, write)
-            .and_then(|(manifest, digest)| {
-                let folder = parent.join(&name);
+            .seal(&temporary, &mut manifest, files)
+            .and_then(|digest| {
+                let folder = checkpoint_folder(&self.run, manifest.step);
                 self.fence.check()?;
                 // Only a torn or superseded checkpoint can be in the way.
                 set_aside(&folder)?;
@@ -91,9 +94,7 @@ impl Store {
                     digest,
                 })
             })
-            .inspect_err(|_| {
-                let _ = std::fs::remove_dir_all(&temporary);
-            })?;
+            .inspect_err(|_| self.abandon(&temporary))?;
         let removed = self.prune()?;
         Ok(Published {
             checkpoint,
@@ -101,24 +102,28 @@ impl Store {
         })
     }
 
-    fn fill(
+    /// Removes a checkpoint that is not to be. What is left of it is of no use to anybody, and
+    /// the error to tell is an earlier one.
+    pub fn abandon(&self, temporary: &Path) {
+        let _ = std::fs::remove_dir_all(temporary);
+    }
+
+    /// Writes the manifest, last; returns its digest.
+    fn seal(
         &self,
         temporary: &Path,
-        mut manifest: Manifest,
-        write: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<(Manifest, String)> {
-        remove(temporary)?;
-        std::fs::create_dir(temporary)
-            .map_err(|cause| Error::storage("create", temporary, &cause))?;
-        write(temporary)?;
+        manifest: &mut Manifest,
+        files: Vec<FileEntry>,
+    ) -> Result<String> {
         manifest.attempt = self.attempt;
         manifest.time = jiff::Timestamp::now().to_string();
-        manifest.files = file_entries(temporary)?;
+        manifest.files = files;
+        manifest.files.sort_by(|a, b| a.name.cmp(&b.name));
         let json = serde_json::to_vec_pretty(&manifest)
             .map_err(|cause| Error::Bug(format!("manifest: {cause}")))?;
         durable::write(&temporary.join(MANIFEST_FILE), &json)?;
         durable::sync(temporary)?;
-        Ok((manifest, digest::of_bytes(&json)))
+        Ok(digest::of_bytes(&json))
     }
 
     /// Removes what retention no longer asks for, the oldest first.
@@ -188,6 +193,11 @@ fn entry_of(checkpoint: &Checkpoint) -> Entry {
     }
 }
 
+/// Where a published checkpoint is.
+pub fn checkpoint_folder(run: &Path, step: u64) -> PathBuf {
+    run.join(CHECKPOINTS_FOLDER).join(folder_name(step))
+}
+
 fn folder_name(step: u64) -> String {
     format!("{FOLDER_PREFIX}{step:08}")
 }
@@ -211,21 +221,22 @@ fn subfolders(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Flushes every file that `write` made and takes its digest.
-fn file_entries(folder: &Path) -> Result<Vec<FileEntry>> {
-    let mut entries = Vec::new();
-    for path in subfolders(folder)? {
-        durable::sync(&path)?;
-        let (sha256, bytes) =
-            digest::of_file(&path).map_err(|cause| Error::storage("read back", &path, &cause))?;
-        let name = file_name(&path);
-        entries.push(FileEntry {
-            name,
-            bytes,
-            sha256,
-        });
-    }
-    Ok(entries)
+/// Flushes a file that was written into a checkpoint's folder, and takes its digest.
+pub fn file_entry(path: &Path) -> Result<FileEntry> {
+    durable::sync(path)?;
+    let (sha256, bytes) =
+        digest::of_file(path).map_err(|cause| Error::storage("read back", path, &cause))?;
+    Ok(FileEntry {
+        name: file_name(path),
+        bytes,
+        sha256,
+    })
+}
+
+/// Where a checkpoint is while it is written; the same on every process of a run.
+pub fn temporary_folder(run: &Path, step: u64) -> PathBuf {
+    let name = format!("{TEMPORARY_PREFIX}{}", folder_name(step));
+    run.join(CHECKPOINTS_FOLDER).join(name)
 }
 
 /// Takes a folder's name away at once, so that nobody sees it half deleted, then removes it.

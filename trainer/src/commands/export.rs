@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::models::{self, Method};
 use crate::plan::export_options;
 use crate::run_folder::RunRecord;
-use crate::train::load_weights;
+use crate::train::{load_weights, trained};
 
 /// Exports a run's checkpoint as a folder that transformers or PEFT loads.
 #[derive(Debug, clap::Args)]
@@ -57,11 +57,12 @@ pub(super) fn run(args: ExportArgs) -> Result<()> {
         .ok_or_else(|| Error::User(format!("{}: no complete checkpoint yet", run.display())))?;
     let mut model = models::load(&record.model_folder, &options.model)?;
     load_weights(&checkpoint.folder, model.parameters_mut().buffers_mut())?;
+    let trained = trained(model.parameters())?;
     let export = Export {
         source: &record.model_folder,
         base_name: record.base_name(),
         method: &options.model.method,
-        parameters: model.parameters(),
+        trained: &trained,
         max_shard_bytes: options.max_shard_bytes,
     };
     let kind = match adapter {

@@ -105,11 +105,12 @@ impl Job {
 
 fn export(session: &Session, record: &RunRecord) -> Result<PathBuf> {
     let plan = session.plan();
+    let trained = session.trained()?;
     let export = Export {
         source: &plan.model_folder,
         base_name: record.base_name(),
         method: &plan.model.method,
-        parameters: session.model().parameters(),
+        trained: &trained,
         max_shard_bytes: plan.export.max_shard_bytes,
     };
     let target = &plan.export;

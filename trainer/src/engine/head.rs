@@ -63,7 +63,7 @@ pub(super) struct ChunkedLoss<'a> {
 impl ChunkedLoss<'_> {
     /// Summed loss of normed rows `[S, H]` against labels `[S]`, a float64 scalar.
     pub(super) fn loss(&self, rows_sh: &Tensor, labels_s: &Tensor) -> Result<Tensor> {
-        let weights = self.store.gather(self.unit, false, None)?;
+        let weights = self.store.gather(self.unit, false)?;
         let mut total = zero(rows_sh)?;
         for (rows_ch, labels_c) in self.chunks(rows_sh, labels_s)? {
             let (loss, _) = cross_entropy(&logits(&rows_ch, &weights[PROJECTION])?, &labels_c)?;
@@ -81,7 +81,7 @@ impl ChunkedLoss<'_> {
         normaliser: f64,
         into_rows: bool,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let weights = self.store.gather(self.unit, false, None)?;
+        let weights = self.store.gather(self.unit, false)?;
         let weight_vh = weights[PROJECTION].f_detach()?;
         let mut grad_vh = self.store.grad_view(self.unit, PROJECTION)?;
         let mut total = zero(rows_sh)?;
@@ -107,7 +107,7 @@ impl ChunkedLoss<'_> {
 
     /// `[R, V]` logits of normed rows `[R, H]`, in the compute kind.
     pub(super) fn logits(&self, rows_rh: &Tensor) -> Result<Tensor> {
-        let weights = self.store.gather(self.unit, false, None)?;
+        let weights = self.store.gather(self.unit, false)?;
         Ok(rows_rh.f_matmul(&weights[PROJECTION].f_tr()?)?)
     }
 

@@ -20,7 +20,8 @@ pub use generate::{GenerateOptions, KeyValueCache, SeenRows, UnitCache, generate
 pub use head::{Head, Projection};
 pub use model::{Assembly, EngineOptions, LossOutput, PrepareBatch, UnitModel};
 pub use parameters::{
-    FlatBuffer, FrozenParameter, GroupKey, ParameterStore, Span, StoreOptions, TensorSource, Tower,
+    FlatBuffer, FrozenParameter, GroupKey, Offload, ParameterStore, Peers, Pending, Sharding, Span,
+    Stage, StoreOptions, TensorSource, Tower,
 };
 pub use precision::Precision;
 pub use rng::derive_seed;

@@ -5,8 +5,8 @@ use tch::{Device, Tensor};
 use super::head::{ChunkedLoss, Head};
 use super::parameters::{ParameterStore, StoreOptions, TensorSource};
 use super::streams::{Slots, Streams};
-use super::walk::{Recompute, UnitDone, Walk};
-use super::{KeyValueCache, Precision, SideInputs, Stream, Unit, UnitContext};
+use super::walk::{self, Recompute, UnitDone, Walk};
+use super::{KeyValueCache, Precision, Sharding, SideInputs, Stream, Unit, UnitContext, Weights};
 use crate::batch::{Batch, IGNORE_INDEX};
 use crate::error::Result;
 
@@ -36,7 +36,7 @@ pub struct EngineOptions {
 }
 
 /// A batch's loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LossOutput {
     /// Cross-entropy summed over supervised positions, nats.
     pub loss_sum: f64,
@@ -63,10 +63,20 @@ struct Supervised {
 const LOGIT_BYTES: i64 = 256 << 20;
 
 impl UnitModel {
-    /// Reads the parameters from `source` and keeps them as `options` say.
+    /// Reads the parameters from `source` and keeps them as `options` say, whole.
     pub fn new(
         assembly: Assembly,
         options: EngineOptions,
+        source: &dyn TensorSource,
+    ) -> Result<Self> {
+        Self::sharded(assembly, options, Sharding::default(), source)
+    }
+
+    /// As [`Self::new`], and keeps of them what `sharding` says.
+    pub fn sharded(
+        assembly: Assembly,
+        options: EngineOptions,
+        sharding: Sharding,
         source: &dyn TensorSource,
     ) -> Result<Self> {
         let Assembly {
@@ -93,6 +103,7 @@ impl UnitModel {
                 device,
                 seed,
             },
+            sharding,
             source,
         )?;
         Ok(Self {
@@ -160,15 +171,10 @@ impl UnitModel {
         let side = self
             .prepare
             .prepare(batch, self.options.precision, self.options.device)?;
-        let Some(supervised) = self.supervised(batch, &side)? else {
-            return Ok((
-                LossOutput {
-                    loss_sum: 0.0,
-                    supervised: 0,
-                },
-                Vec::new(),
-            ));
-        };
+        let supervised = self.supervised(batch, &side)?;
+        if !self.agree(supervised.is_some())? {
+            return Ok((LossOutput::default(), Vec::new()));
+        }
         let walk = self.walk(&side, Some(seed));
         let mut streams = Streams::default();
         let tape = walk.forward(&mut streams)?;
@@ -177,25 +183,39 @@ impl UnitModel {
         drop(streams);
 
         let mut slots = Slots::default();
-        let (loss, mut reached) = self.head_step(
-            &side,
-            &hidden_th,
-            tracked,
-            &supervised,
-            normaliser,
-            &mut slots,
-        )?;
+        let (loss, mut reached) = match &supervised {
+            Some(supervised) => {
+                let hidden = (&hidden_th, tracked);
+                self.head_step(&side, hidden, supervised, normaliser, &mut slots)?
+            }
+            None => {
+                self.accompany_head()?;
+                (LossOutput::default(), Vec::new())
+            }
+        };
         drop(hidden_th);
         reached.extend(walk.backward(tape, &mut slots, done)?);
         Ok((loss, reached))
+    }
+
+    /// Whether any process says yes; where parameters are sharded, all must then take part.
+    fn agree(&self, own: bool) -> Result<bool> {
+        Ok(self.store.agree(vec![own])?.contains(&true))
+    }
+
+    /// Takes part in the others' head without rows of our own.
+    fn accompany_head(&self) -> Result<()> {
+        let units = [self.units.len(), self.units.len() + 1];
+        units
+            .into_iter()
+            .try_for_each(|unit| self.store.gather(unit, false).map(drop))
     }
 
     /// Head and loss, forward and backward; fills the slot of `Hidden` if it is tracked.
     fn head_step(
         &self,
         side: &SideInputs,
-        hidden_th: &Tensor,
-        tracked: bool,
+        (hidden_th, tracked): (&Tensor, bool),
         supervised: &Supervised,
         normaliser: f64,
         slots: &mut Slots,
@@ -204,7 +224,7 @@ impl UnitModel {
         let rows_sh = hidden_th.f_index_select(0, &supervised.rows_s)?;
         let rows_sh = rows_sh.f_set_requires_grad(tracked)?;
         let graph = tracked || self.store.is_trainable(norm_unit);
-        let normed_sh = self.norm(side, &rows_sh, graph)?;
+        let (normed_sh, weights) = self.norm(side, &rows_sh, graph)?;
         let (loss, grad_sh) = self.chunked_loss().loss_and_grad(
             &normed_sh.f_detach()?,
             &supervised.labels_s,
@@ -213,6 +233,7 @@ impl UnitModel {
         )?;
         let mut reached = vec![norm_unit + 1];
         if let Some(grad_sh) = grad_sh {
+            self.store.attach_grads(norm_unit, &weights)?;
             torch_ext::backward(&[(&normed_sh, &grad_sh)])?;
             reached.push(norm_unit);
         }
@@ -231,27 +252,40 @@ impl UnitModel {
         ))
     }
 
-    /// The loss alone: no graph, no dropout.
+    /// The loss alone: no graph, no dropout. Where parameters are sharded, all processes call
+    /// this or [`Self::accompany_loss`] equally often.
     pub fn loss(&self, batch: &Batch) -> Result<LossOutput> {
         let _guard = tch::no_grad_guard();
         let side = self
             .prepare
             .prepare(batch, self.options.precision, self.options.device)?;
-        let Some(supervised) = self.supervised(batch, &side)? else {
-            return Ok(LossOutput {
-                loss_sum: 0.0,
-                supervised: 0,
-            });
-        };
+        let supervised = self.supervised(batch, &side)?;
+        if !self.agree(supervised.is_some())? {
+            return Ok(LossOutput::default());
+        }
         let hidden_th = self.hidden(&side)?;
+        let Some(supervised) = supervised else {
+            self.accompany_head()?;
+            return Ok(LossOutput::default());
+        };
         let rows_sh = hidden_th.f_index_select(0, &supervised.rows_s)?;
-        let normed_sh = self.norm(&side, &rows_sh, false)?;
+        let (normed_sh, _) = self.norm(&side, &rows_sh, false)?;
         let loss = self.chunked_loss().loss(&normed_sh, &supervised.labels_s)?;
         let supervised = supervised.labels_s.size1()?;
         Ok(LossOutput {
             loss_sum: f64::try_from(loss)?,
             supervised,
         })
+    }
+
+    /// Takes part in the others' [`Self::loss`] without a batch of our own.
+    pub fn accompany_loss(&self) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        if !self.agree(false)? {
+            return Ok(());
+        }
+        walk::accompany(&self.units, &self.store)?;
+        self.accompany_head()
     }
 
     /// `[T, V]` logits of every position, in the batch's own order and the compute kind; no
@@ -261,7 +295,7 @@ impl UnitModel {
         let side = self
             .prepare
             .prepare(batch, self.options.precision, self.options.device)?;
-        let normed_th = self.norm(&side, &self.hidden(&side)?, false)?;
+        let (normed_th, _) = self.norm(&side, &self.hidden(&side)?, false)?;
         let logits_tv = self.chunked_loss().logits(&normed_th)?;
         match &side.order_t {
             None => Ok(logits_tv),
@@ -284,7 +318,7 @@ impl UnitModel {
         let (rows, width) = hidden_th.size2()?;
         let length = rows / (batch.segments.len() as i64).max(1);
         let last_bh = hidden_th.f_view([-1, length, width])?.f_select(1, -1)?;
-        let normed_bh = self.norm(&side, &last_bh, false)?;
+        let (normed_bh, _) = self.norm(&side, &last_bh, false)?;
         self.chunked_loss().logits(&normed_bh)
     }
 
@@ -307,8 +341,9 @@ impl UnitModel {
         }
     }
 
-    fn norm(&self, side: &SideInputs, rows: &Tensor, graph: bool) -> Result<Tensor> {
-        let weights = self.store.gather(self.units.len(), graph, None)?;
+    /// The final norm's output and its leaves.
+    fn norm(&self, side: &SideInputs, rows: &Tensor, graph: bool) -> Result<(Tensor, Weights)> {
+        let weights = self.store.gather(self.units.len(), graph)?;
         let inputs = [rows.shallow_clone()];
         let context = UnitContext {
             side,
@@ -322,7 +357,8 @@ impl UnitModel {
             forward()?
         };
         let missing = || crate::error::Error::Bug("the final norm returned nothing".to_owned());
-        outputs.into_iter().next().ok_or_else(missing)
+        let output = outputs.into_iter().next().ok_or_else(missing)?;
+        Ok((output, weights))
     }
 
     fn chunked_loss(&self) -> ChunkedLoss<'_> {

@@ -46,6 +46,7 @@ pub struct TrainerMetrics {
     process_memory_peak: Gauge,
     gpu: GpuGauges,
     pub checkpoint_seconds: Histogram,
+    pub checkpoint_write_seconds: Histogram,
     pub checkpoint_bytes: Gauge,
     pub checkpoint_step: Gauge,
 }
@@ -94,7 +95,8 @@ impl TrainerMetrics {
             process_memory: make.gauge(names::PROCESS_MEMORY)?,
             process_memory_peak: make.gauge(names::PROCESS_MEMORY_PEAK)?,
             gpu: GpuGauges::new(&make)?,
-            checkpoint_seconds: make.histogram(names::CHECKPOINT_SECONDS, buckets)?,
+            checkpoint_seconds: make.histogram(names::CHECKPOINT_SECONDS, buckets.clone())?,
+            checkpoint_write_seconds: make.histogram(names::CHECKPOINT_WRITE_SECONDS, buckets)?,
             checkpoint_bytes: make.gauge(names::CHECKPOINT_BYTES)?,
             checkpoint_step: make.gauge(names::CHECKPOINT_STEP)?,
         })

@@ -38,5 +38,5 @@ pub use adapter::Adapter;
 pub use config::{ConfigJson, Section};
 pub use generation::stop_ids;
 pub use options::{LoraOptions, LoraTargets, Method, ModelOptions, Towers};
-pub use registry::{load, open_processor};
+pub use registry::{load, load_sharded, open_processor};
 pub use weights::Weights;

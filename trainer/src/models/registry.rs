@@ -10,7 +10,7 @@ use super::image_config::PixelLimits;
 use super::options::ModelOptions;
 use super::weights::Weights;
 use super::{gemma3, idefics3, internvl, llava, llava_next, qwen2_5_vl, qwen2_vl, qwen3_vl};
-use crate::engine::{Init, Projection, UnitModel};
+use crate::engine::{Init, Projection, Sharding, UnitModel};
 use crate::error::{Error, Result};
 use crate::processor::Processor;
 
@@ -111,12 +111,21 @@ pub fn find(config: &ConfigJson) -> Result<&'static Family> {
 
 /// Loads a Hugging Face checkpoint folder as a model that trains as `options` say.
 pub fn load(folder: &Path, options: &ModelOptions) -> Result<UnitModel> {
+    load_sharded(folder, options, Sharding::default())
+}
+
+/// As [`load`], and keeps of the parameters what `sharding` says.
+pub fn load_sharded(
+    folder: &Path,
+    options: &ModelOptions,
+    sharding: Sharding,
+) -> Result<UnitModel> {
     let config = ConfigJson::read(folder)?;
     let family = find(&config)?;
     let weights = Weights::open(folder)?;
     let assembled = (family.assemble)(&config, &weights, options)?;
     verify(&assembled, &weights)?;
-    UnitModel::new(assembled.assembly, options.engine, &weights)
+    UnitModel::sharded(assembled.assembly, options.engine, sharding, &weights)
 }
 
 /// Opens a checkpoint folder's processor; the run's own pixel limits outrank the checkpoint's.

@@ -86,7 +86,12 @@ impl AdamW {
                     && (other.decay, other.dtype) == (key.decay, key.dtype)
             });
             let same: Vec<_> = same;
-            let slices: Vec<_> = same.iter().map(|(b, s)| slice(b, s)).collect();
+            // Where the state is offloaded, gradients come to it.
+            let home =
+                |(buffer, _): &(&FlatBuffer, _)| buffer.grad.f_to_device(buffer.weights.device());
+            let grads = same.iter().map(home).collect::<Result<Vec<_>, _>>()?;
+            let slices = same.iter().zip(&grads);
+            let slices: Vec<_> = slices.map(|((b, s), grad)| slice(b, grad, s)).collect();
             let decay = if key.decay {
                 settings.weight_decay
             } else {
@@ -98,51 +103,66 @@ impl AdamW {
         Ok(())
     }
 
-    /// The state of each parameter under its checkpoint name, moments in its own shape. Views:
-    /// to be written before the next step.
+    /// This process's part of the state under checkpoint names: moments in the parameter's own
+    /// shape, or `[piece]` where buffers are sharded. Views: to be copied before the next step.
     pub fn named_state(&self, buffers: &[FlatBuffer]) -> Result<Vec<StateTensor>> {
         let mut all = Vec::new();
         for (buffer, state) in buffers.iter().zip(&self.states) {
             for span in &buffer.spans {
-                let mut push = |part: &str, tensor| {
+                let mut push = |part: &str, tensor: Option<Tensor>| {
                     let name = format!("{}.{part}", span.name);
-                    all.push(StateTensor { name, tensor });
+                    all.extend(tensor.map(|tensor| StateTensor { name, tensor }));
                 };
-                push("exp_avg", span.view(&state.exp_avg)?);
-                push("exp_avg_sq", span.view(&state.exp_avg_sq)?);
-                push("step", state.step.shallow_clone());
+                push("exp_avg", buffer.piece(span, &state.exp_avg)?);
+                push("exp_avg_sq", buffer.piece(span, &state.exp_avg_sq)?);
+                // Once: by whoever holds the first element.
+                let first = buffer.owned.contains(&span.offset);
+                push("step", first.then(|| state.step.shallow_clone()));
             }
         }
         Ok(all)
     }
 
-    /// Copies a saved state in; `lookup` finds a tensor by the names of [`Self::named_state`].
+    /// Copies this process's part of a saved state in; `lookup` finds a whole tensor by the names
+    /// of [`Self::named_state`], in its parameter's shape or flat.
     pub fn load_named(
         &mut self,
         buffers: &[FlatBuffer],
         lookup: &dyn Fn(&str) -> Result<Tensor>,
     ) -> Result<()> {
-        for stored in self.named_state(buffers)? {
-            let StateTensor { name, mut tensor } = stored;
-            let saved = lookup(&name)?;
-            if saved.size() != tensor.size() {
-                return Err(Error::User(format!(
-                    "optimizer state `{name}` has shape {:?} in the checkpoint but {:?} here; \
-                     resume with the model and method of the checkpoint",
-                    saved.size(),
-                    tensor.size()
-                )));
+        for (buffer, state) in buffers.iter().zip(&mut self.states) {
+            for span in &buffer.spans {
+                let moment = |part: &str| {
+                    let name = format!("{}.{part}", span.name);
+                    fitting(lookup(&name)?, &name, span.numel())
+                };
+                buffer.copy_in(span, &state.exp_avg, &moment("exp_avg")?)?;
+                buffer.copy_in(span, &state.exp_avg_sq, &moment("exp_avg_sq")?)?;
+                let name = format!("{}.step", span.name);
+                let step = fitting(lookup(&name)?, &name, 1)?.f_view([0i64; 0])?;
+                tch::no_grad(|| state.step.f_copy_(&step))?;
             }
-            tensor.f_copy_(&saved)?;
         }
         Ok(())
     }
 }
 
-fn slice<'a>(buffer: &'a FlatBuffer, state: &'a BufferState) -> AdamWSlice<'a> {
+/// The tensor, if it has as many elements as wanted.
+fn fitting(saved: Tensor, name: &str, elements: i64) -> Result<Tensor> {
+    if saved.numel() as i64 == elements {
+        return Ok(saved);
+    }
+    Err(Error::User(format!(
+        "optimizer state `{name}` has shape {:?} in the checkpoint but {elements} elements here; \
+         resume with the model and method of the checkpoint",
+        saved.size()
+    )))
+}
+
+fn slice<'a>(buffer: &'a FlatBuffer, grad: &'a Tensor, state: &'a BufferState) -> AdamWSlice<'a> {
     AdamWSlice {
         parameter: &buffer.weights,
-        grad: &buffer.grad,
+        grad,
         exp_avg: &state.exp_avg,
         exp_avg_sq: &state.exp_avg_sq,
         step: &state.step,

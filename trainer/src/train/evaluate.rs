@@ -10,16 +10,25 @@ use crate::parallel::Comm;
 /// is supervised, or if the run is asked to leave on the way.
 pub(super) fn validation_loss(
     model: &UnitModel,
-    batches: impl Iterator<Item = Result<Batch>>,
+    mut batches: impl Iterator<Item = Result<Batch>>,
     stop: &Stop,
     comm: &Comm,
 ) -> Result<Option<f64>> {
     let (mut sum, mut supervised) = (0.0, 0);
-    for batch in batches {
-        if stop.requested() {
+    loop {
+        let batch = match stop.requested() {
+            true => None,
+            false => batches.next().transpose()?,
+        };
+        // Ranks whose share is longer need the others' slices of the parameters until the end.
+        if !comm.any(batch.is_some())? {
             break;
         }
-        let loss = model.loss(&batch?)?;
+        let Some(batch) = batch else {
+            model.accompany_loss()?;
+            continue;
+        };
+        let loss = model.loss(&batch)?;
         sum += loss.loss_sum;
         supervised += loss.supervised;
     }

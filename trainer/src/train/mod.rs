@@ -1,5 +1,6 @@
 //! The run loop, one step, state and evaluation.
 
+mod checkpointer;
 mod console;
 mod evaluate;
 mod reporter;
@@ -14,6 +15,6 @@ pub use console::Console;
 pub use reporter::{Identity, Reporter};
 pub use run_loop::Summary;
 pub use session::Session;
-pub use snapshot::load_weights;
+pub use snapshot::{load_weights, trained};
 pub use state::{State, Totals};
 pub use stop::Stop;

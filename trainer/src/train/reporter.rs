@@ -6,6 +6,7 @@ use std::time::Duration;
 use vlft_crds::contract::{CheckpointReport, Progress};
 use vlft_crds::status::ResumedFrom;
 
+use super::checkpointer::Made;
 use super::step::StepOutcome;
 use super::{Console, State};
 use crate::checkpoint::Checkpoint;
@@ -147,9 +148,16 @@ impl Reporter {
         }
     }
 
-    pub(super) fn checkpointed(&self, checkpoint: &Checkpoint, took: Duration) {
+    pub(super) fn checkpointed(&self, made: &Made) {
+        let Made {
+            checkpoint,
+            stalled,
+            took,
+        } = made;
         let bytes = checkpoint.manifest.bytes();
-        self.metrics.checkpoint_seconds.observe(took.as_secs_f64());
+        let (stalled, took) = (stalled.as_secs_f64(), took.as_secs_f64());
+        self.metrics.checkpoint_seconds.observe(stalled);
+        self.metrics.checkpoint_write_seconds.observe(took);
         self.metrics.checkpoint_bytes.set(bytes as f64);
         self.metrics
             .checkpoint_step
@@ -158,11 +166,11 @@ impl Reporter {
         self.published
             .update(|progress| progress.last_checkpoint = Some(report));
         self.console.message(&format!(
-            "step {}: checkpoint {} ({:.1} MiB, {:.2} s)",
+            "step {}: checkpoint {} ({:.1} MiB in {took:.2} s, of which training stood still for \
+             {stalled:.2} s)",
             checkpoint.manifest.step,
             checkpoint.folder.display(),
             bytes as f64 / f64::from(1 << 20),
-            took.as_secs_f64()
         ));
     }
 

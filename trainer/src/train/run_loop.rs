@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::evaluate;
 use super::reporter::StepFacts;
 use super::session::Session;
+use super::snapshot::Snapshot;
 use super::step::{StepOutcome, optimizer_step};
-use super::{evaluate, snapshot};
 use crate::batch::Batch;
-use crate::checkpoint::{Checkpoint, Manifest};
+use crate::checkpoint::Manifest;
 use crate::error::{Error, Result};
 
 /// How a completed run ended.
@@ -23,6 +24,16 @@ impl Session {
     /// Trains to the end. On SIGTERM it makes a checkpoint and returns Drained; on any error the
     /// last good checkpoint stays.
     pub fn train(&mut self) -> Result<Summary> {
+        let ended = self.run();
+        if ended.is_err() && self.comm().rank().world_size == 1 {
+            // One that is being written is good. With peers there is nobody left to agree with;
+            // the error to tell is the first one.
+            let _ = self.publish_checkpoint();
+        }
+        ended
+    }
+
+    fn run(&mut self) -> Result<Summary> {
         self.reporter.phase("Training");
         while self.state.step < self.total_steps {
             if self.asked_to_leave()? {
@@ -31,7 +42,7 @@ impl Session {
             self.step()?;
             self.evaluate_if_due()?;
             if self.state.step.is_multiple_of(self.plan.checkpoint_every) {
-                self.checkpoint()?;
+                self.begin_checkpoint()?;
             }
         }
         self.reporter.console.finish();
@@ -47,13 +58,21 @@ impl Session {
         })
     }
 
-    /// Whether any rank was: all leave at the same step.
-    fn asked_to_leave(&self) -> Result<bool> {
-        self.comm().any(self.stop.requested())
+    /// Whether any rank was: all leave at the same step. Publishes a checkpoint that all ranks
+    /// have written meanwhile.
+    fn asked_to_leave(&mut self) -> Result<bool> {
+        let own = [self.stop.requested(), self.checkpoints.is_writing()];
+        let agreed = self.comm().any_of(&own)?;
+        let leaves = agreed.first() == Some(&true);
+        if agreed.get(1) == Some(&false) {
+            self.publish_checkpoint()?;
+        }
+        Ok(leaves)
     }
 
     fn step(&mut self) -> Result<()> {
         let begin = Instant::now();
+        self.comm().at(self.state.step, "waiting for data");
         let batches = self.next_batches()?;
         let data_wait = begin.elapsed();
         let rates = self
@@ -144,6 +163,7 @@ impl Session {
             return Ok(());
         };
         self.reporter.phase("Evaluating");
+        self.comm().at(self.state.step, "evaluation");
         let loss = evaluate::validation_loss(&self.model, batches, &self.stop, self.comm())?;
         self.reporter.phase("Training");
         self.reporter.evaluated(self.state.step, loss);
@@ -151,25 +171,34 @@ impl Session {
         Ok(())
     }
 
-    /// Makes a checkpoint of this step, unless the last one is of this step already.
+    /// Makes a checkpoint of this step, unless the last one is of this step already, and returns
+    /// when it is published.
     fn checkpoint(&mut self) -> Result<()> {
-        let same_step = |last: &Checkpoint| last.manifest.step == self.state.step;
-        if self.last_checkpoint.as_ref().is_some_and(same_step) {
+        self.begin_checkpoint()?;
+        self.publish_checkpoint()
+    }
+
+    /// Copies what a checkpoint of this step needs; it is written while training goes on.
+    fn begin_checkpoint(&mut self) -> Result<()> {
+        if self.checkpoints.last_step() == Some(self.state.step) {
             return Ok(());
         }
-        let Some(store) = &self.store else {
-            return Ok(());
-        };
+        self.publish_checkpoint()?;
         self.reporter.phase("Checkpointing");
-        let begin = Instant::now();
+        self.comm().at(self.state.step, "checkpoint");
         let manifest = self.manifest()?;
         let (buffers, optimizer) = (self.model.parameters().buffers(), &self.optimizer);
-        let write = |folder: &std::path::Path| snapshot::write(folder, buffers, optimizer);
-        let published = store.publish(manifest, write)?;
-        self.reporter
-            .checkpointed(&published.checkpoint, begin.elapsed());
-        self.last_checkpoint = Some(published.checkpoint);
+        let take = || Snapshot::take(buffers, optimizer);
+        self.checkpoints.begin(manifest, take)?;
         self.reporter.phase("Training");
+        Ok(())
+    }
+
+    /// Waits until the checkpoint that was begun is written on all ranks, and publishes it.
+    fn publish_checkpoint(&mut self) -> Result<()> {
+        if let Some(made) = self.checkpoints.finish()? {
+            self.reporter.checkpointed(&made);
+        }
         Ok(())
     }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::checkpointer::Checkpointer;
 use super::reporter::Reporter;
 use super::step::StepSettings;
 use super::{State, Stop, snapshot};
-use crate::checkpoint::{Checkpoint, Environment, Store, digest, newest_complete};
+use crate::checkpoint::{Checkpoint, Environment, Store, Trained, digest, newest_complete};
 use crate::data::{DataLoader, Dataset, Encoder, LoaderOptions};
 use crate::engine::UnitModel;
 use crate::error::{Error, Result};
@@ -23,8 +24,7 @@ pub struct Session {
     pub(super) plan: RunPlan,
     pub(super) model: UnitModel,
     pub(super) optimizer: AdamW,
-    /// Of the first rank.
-    pub(super) store: Option<Store>,
+    pub(super) checkpoints: Checkpointer,
     pub(super) state: State,
     pub(super) batches: DataLoader,
     validation: Option<(Arc<Dataset>, Arc<Encoder>)>,
@@ -36,7 +36,6 @@ pub struct Session {
     pub(super) environment: Environment,
     /// What must be equal for a bit-exact resume.
     pub(super) fingerprint: Value,
-    pub(super) last_checkpoint: Option<Checkpoint>,
     pub(super) reporter: Reporter,
     pub(super) stop: Stop,
 }
@@ -55,7 +54,8 @@ impl Session {
             Some(options) => Some((Arc::new(Dataset::open(options)?), Arc::clone(&encoder))),
             None => None,
         };
-        let mut model = models::load(&plan.model_folder, &plan.model)?;
+        let sharding = comm.sharding(plan.stage, plan.offload);
+        let mut model = models::load_sharded(&plan.model_folder, &plan.model, sharding)?;
         let mut optimizer = AdamW::new(model.parameters().buffers(), plan.optimizer)?;
         let (store, last_checkpoint) = open_store(&plan, &comm)?;
         let samples = dataset.len();
@@ -65,6 +65,7 @@ impl Session {
         if let Some(checkpoint) = &last_checkpoint {
             let buffers = model.parameters_mut().buffers_mut();
             snapshot::restore(checkpoint, buffers, &mut optimizer)?;
+            model.parameters_mut().refresh(true)?;
             state = state_of(checkpoint)?;
             let differences = checkpoint.manifest.differences(&fingerprint, &environment);
             reporter.resumed(checkpoint, &differences);
@@ -73,7 +74,10 @@ impl Session {
         reporter.begin(plan.attempt, total_steps, &state);
         let options = LoaderOptions::training(plan.batch.micro_batch_size as usize, plan.seed);
         let options = share_of(options, &comm);
+        let sharded = model.parameters().sharding().is_sharded();
+        let last = last_checkpoint.map(|found| (found.manifest.step, found.folder));
         Ok(Self {
+            checkpoints: Checkpointer::new(&plan.run_folder, store, comm.clone(), sharded, last),
             batches: DataLoader::new(dataset, encoder, &options, state.cursor)?,
             schedule: plan.schedule(total_steps),
             settings: StepSettings {
@@ -84,14 +88,12 @@ impl Session {
             plan,
             model,
             optimizer,
-            store,
             state,
             validation,
             total_steps,
             samples,
             environment,
             fingerprint,
-            last_checkpoint,
             reporter,
             stop,
         })
@@ -112,6 +114,18 @@ impl Session {
         &self.model
     }
 
+    /// What the run has trained so far, whole; where ranks hold slices, as the last checkpoint
+    /// has it.
+    pub fn trained(&self) -> Result<Trained> {
+        let store = self.model.parameters();
+        if !store.sharding().is_sharded() {
+            return snapshot::trained(store);
+        }
+        let last = self.checkpoints.last_folder();
+        let last = last.ok_or_else(|| Error::Bug("nothing to export: no checkpoint yet".into()))?;
+        snapshot::trained_of(last, store)
+    }
+
     pub fn plan(&self) -> &RunPlan {
         &self.plan
     }
@@ -126,7 +140,7 @@ impl Session {
 
     /// Fails with Drained if a later attempt has taken over the run's folder.
     pub fn check_fence(&self) -> Result<()> {
-        self.store.as_ref().map_or(Ok(()), Store::check_fence)
+        self.checkpoints.check_fence()
     }
 }
 

@@ -3,27 +3,64 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, OPTIMIZER_FILE, TensorFile, WEIGHTS_FILE, write_tensors};
-use crate::engine::FlatBuffer;
+use tch::Tensor;
+
+use crate::checkpoint::{
+    Checkpoint, Content, FileEntry, TensorParts, Trained, file_entry, write_tensors,
+};
+use crate::engine::{FlatBuffer, ParameterStore};
 use crate::error::{Error, Result};
 use crate::optim::AdamW;
 
 /// How many names an error lists.
 const LISTED: usize = 20;
 
-/// Writes trainable weights and optimizer state into a folder, under checkpoint names.
-pub(super) fn write(folder: &Path, buffers: &[FlatBuffer], optimizer: &AdamW) -> Result<()> {
-    let mut weights = Vec::new();
-    for buffer in buffers {
-        for span in &buffer.spans {
-            weights.push((span.name.as_str(), span.view(&buffer.weights)?));
+/// This process's part of weights and optimizer state, copied to host memory: training goes on
+/// while it is written.
+pub(super) struct Snapshot {
+    weights: Vec<(String, Tensor)>,
+    optimizer: Vec<(String, Tensor)>,
+}
+
+impl Snapshot {
+    pub fn take(buffers: &[FlatBuffer], optimizer: &AdamW) -> Result<Self> {
+        let mut weights = Vec::new();
+        for buffer in buffers {
+            for span in &buffer.spans {
+                if let Some(piece) = buffer.piece(span, &buffer.weights)? {
+                    weights.push((span.name.clone(), host_copy(&piece)?));
+                }
+            }
         }
+        let state = optimizer.named_state(buffers)?.into_iter();
+        let optimizer = state
+            .map(|part| Ok((part.name, host_copy(&part.tensor)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { weights, optimizer })
     }
-    let named = weights.iter().map(|(name, tensor)| (*name, tensor));
-    write_tensors(&folder.join(WEIGHTS_FILE), named)?;
-    let state = optimizer.named_state(buffers)?;
-    let named = state.iter().map(|part| (part.name.as_str(), &part.tensor));
-    write_tensors(&folder.join(OPTIMIZER_FILE), named)
+
+    /// Writes part `index` of `count` into a checkpoint's folder, flushed to the disk.
+    pub fn write(&self, folder: &Path, (index, count): (i64, i64)) -> Result<Vec<FileEntry>> {
+        let contents = [
+            (Content::Weights, &self.weights),
+            (Content::Optimizer, &self.optimizer),
+        ];
+        let mut files = Vec::new();
+        for (content, tensors) in contents {
+            let path = folder.join(content.file_name(index, count));
+            let named = tensors.iter().map(|(name, t)| (name.as_str(), t));
+            write_tensors(&path, named)?;
+            files.push(file_entry(&path)?);
+        }
+        Ok(files)
+    }
+}
+
+fn host_copy(tensor: &Tensor) -> Result<Tensor> {
+    Ok(match tensor.device() {
+        tch::Device::Cpu => tensor.f_detach_copy()?,
+        _ => tensor.f_detach()?.f_to_device(tch::Device::Cpu)?,
+    })
 }
 
 /// Copies a checkpoint's weights and optimizer state in.
@@ -33,36 +70,47 @@ pub(super) fn restore(
     optimizer: &mut AdamW,
 ) -> Result<()> {
     load_weights(&checkpoint.folder, buffers)?;
-    let state = TensorFile::open(&checkpoint.folder.join(OPTIMIZER_FILE))?;
+    let state = TensorParts::open(&checkpoint.folder, Content::Optimizer)?;
     optimizer.load_named(buffers, &|name| state.tensor(name))
 }
 
-/// Copies a checkpoint's trainable weights in; names and shapes must be exactly those here.
+/// Copies this process's part of a checkpoint's trainable weights in, whatever number of ranks
+/// wrote them; names and shapes must be exactly those here.
 pub fn load_weights(folder: &Path, buffers: &mut [FlatBuffer]) -> Result<()> {
-    let file = TensorFile::open(&folder.join(WEIGHTS_FILE))?;
-    check_names(&file, buffers, folder)?;
+    let saved = TensorParts::open(folder, Content::Weights)?;
+    check_names(&saved, buffers, folder)?;
     for buffer in buffers {
         for span in &buffer.spans {
-            let saved = file.tensor(&span.name)?;
-            if saved.size() != span.shape {
-                return Err(Error::User(format!(
-                    "{}: `{}` has shape {:?} but the model has {:?}; resume with the model and \
-                     method of the checkpoint",
-                    folder.display(),
-                    span.name,
-                    saved.size(),
-                    span.shape
-                )));
+            // Its pieces are joined for those that we need only.
+            if buffer.piece(span, &buffer.weights)?.is_some() {
+                let value = saved
+                    .shaped(&span.name, &span.shape)
+                    .map_err(|error| error.within(&folder.display().to_string()))?;
+                buffer.copy_in(span, &buffer.weights, &value)?;
             }
-            let mut view = span.view(&buffer.weights)?;
-            tch::no_grad(|| view.f_copy_(&saved))?;
         }
     }
     Ok(())
 }
 
-fn check_names(file: &TensorFile, buffers: &[FlatBuffer], folder: &Path) -> Result<()> {
-    let saved: BTreeSet<String> = file.names().into_iter().collect();
+/// The trainable parameters of a store in which nothing is sharded; shares memory.
+pub fn trained(store: &ParameterStore) -> Result<Trained> {
+    let named = store.named_trainable()?.into_iter();
+    Ok(named.map(|(name, t)| (name.to_owned(), t)).collect())
+}
+
+/// As [`trained`], of a sharded store: from the checkpoint that its ranks have just made. Mapped
+/// but for what the slices cut.
+pub(super) fn trained_of(folder: &Path, store: &ParameterStore) -> Result<Trained> {
+    let saved = TensorParts::open(folder, Content::Weights)?;
+    let spans = store.buffers().iter().flat_map(|buffer| &buffer.spans);
+    spans
+        .map(|span| Ok((span.name.clone(), saved.shaped(&span.name, &span.shape)?)))
+        .collect()
+}
+
+fn check_names(file: &TensorParts, buffers: &[FlatBuffer], folder: &Path) -> Result<()> {
+    let saved: BTreeSet<String> = file.names().map(str::to_owned).collect();
     let spans = buffers.iter().flat_map(|buffer| &buffer.spans);
     let here: BTreeSet<String> = spans.map(|span| span.name.clone()).collect();
     if saved == here {
@@ -131,7 +179,8 @@ mod tests {
     fn weights_come_back_by_name_whatever_the_layout() {
         let folder = tempfile::tempdir().unwrap();
         let saved = buffer(&["a", "b", "c"]);
-        write(folder.path(), &saved, &optimizer(&saved)).unwrap();
+        let snapshot = Snapshot::take(&saved, &optimizer(&saved)).unwrap();
+        snapshot.write(folder.path(), (0, 1)).unwrap();
         let mut other = buffer(&["c", "a", "b"]);
         load_weights(folder.path(), &mut other).unwrap();
         for span in &saved[0].spans {
@@ -145,7 +194,8 @@ mod tests {
     fn names_that_do_not_match_are_listed_on_both_sides() {
         let folder = tempfile::tempdir().unwrap();
         let saved = buffer(&["a", "b"]);
-        write(folder.path(), &saved, &optimizer(&saved)).unwrap();
+        let snapshot = Snapshot::take(&saved, &optimizer(&saved)).unwrap();
+        snapshot.write(folder.path(), (0, 1)).unwrap();
         let error = load_weights(folder.path(), &mut buffer(&["b", "z"])).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, Error::User(_)));

@@ -49,20 +49,33 @@ pub(super) fn optimizer_step(
     let [supervised] = comm.sum([supervised as f64])?;
     let seeds = [*seed, step];
     let loss_sum = forward_backward(model, batches, supervised.max(1.0), seeds, comm)?;
-    let buffers = model.parameters_mut().buffers_mut();
-    let norm = grad_norm(buffers)?;
+    comm.at(step, "update");
+    let store = model.parameters_mut();
+    let norm = global_norm(store, comm)?;
+    let buffers = store.buffers_mut();
     let skipped = comm.any(!loss_sum.is_finite() || !norm.is_finite())?;
     if !skipped {
         if *max_grad_norm > 0.0 {
             clip_grad_norm(buffers, norm, *max_grad_norm)?;
         }
         optimizer.step(buffers, rates)?;
+        store.refresh(false)?;
     }
     Ok(StepOutcome {
         sample: count(batches, loss_sum, begin.elapsed(), comm)?,
         grad_norm: norm,
         skipped,
     })
+}
+
+/// L2 norm of the reduced gradient; where each rank has a slice of it, over all slices.
+fn global_norm(store: &ParameterStore, comm: &Comm) -> Result<f64> {
+    let norm = grad_norm(store.buffers())?;
+    if !store.sharding().is_sharded() {
+        return Ok(norm);
+    }
+    let [sum] = comm.sum([norm * norm])?;
+    Ok(sum.sqrt())
 }
 
 /// Gradients of all micro-batches of all ranks; returns this rank's loss sum. The ranks'
@@ -75,15 +88,19 @@ fn forward_backward(
     comm: &Comm,
 ) -> Result<f64> {
     let mut reducer = GradientReducer::new(comm, model.parameters());
+    let names: Vec<_> = model.unit_names().into_iter().map(str::to_owned).collect();
     let mut loss_sum = 0.0;
     for (number, batch) in batches.iter().enumerate() {
         let seed = derive_seed(&[seed, step, number as u64, comm.rank().rank as u64]);
         let last = number + 1 == batches.len();
-        let mut done = |unit: usize, store: &ParameterStore| match last {
-            true => reducer.done_with(unit, store),
-            false => Ok(()),
+        comm.at(step, &format!("forward of micro-batch {number}"));
+        let mut done = |unit: usize, store: &ParameterStore| {
+            let name = names.get(unit).map_or("", String::as_str);
+            comm.at(step, &format!("backward, has left {name}"));
+            reducer.done_with(unit, last, store)
         };
         let loss = model.forward_backward_with(batch, normaliser, seed, &mut done)?;
+        reducer.finish_micro_batch(last, model.parameters())?;
         loss_sum += loss.loss_sum;
     }
     reducer.finish(model.parameters_mut())?;

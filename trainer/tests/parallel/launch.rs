@@ -159,6 +159,8 @@ fn a_rank_that_hangs_is_waited_for_no_longer_than_asked() {
     assert_eq!((report.class, report.rank), (FailureClass::Hang, 0));
     assert!(report.message.contains("rank 0: all-reduce"), "{report:?}");
     assert!(report.message.contains("hangTimeoutSeconds"), "{report:?}");
+    let stuck = "rank 1 is stuck at step ";
+    assert!(report.message.starts_with(stuck), "{report:?}");
     assert!(
         begin.elapsed() < Duration::from_secs(60),
         "{:?}",

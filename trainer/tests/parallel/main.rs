@@ -4,4 +4,6 @@
 
 mod equality;
 mod fixture;
+mod harness;
 mod launch;
+mod zero;

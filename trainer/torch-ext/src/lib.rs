@@ -11,6 +11,7 @@ mod error;
 mod mapped;
 mod memory;
 mod optimizer;
+mod storage;
 
 pub use autograd::{backward, set_grad};
 pub use collectives::{Collective, ProcessGroup, Reduction, Store, Work};
@@ -23,3 +24,4 @@ pub use memory::{
     CpuMemory, cpu_memory, install_cpu_allocator, reset_cpu_peak, set_cpu_memory_limit,
 };
 pub use optimizer::{AdamW, AdamWSlice, fused_adamw_};
+pub use storage::{release_storage, restore_storage};

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::Trained;
 use super::merge::A;
 use crate::checkpoint::write_tensors;
-use crate::engine::ParameterStore;
 use crate::error::{Error, Result};
 use crate::models::hf::{PEFT_PREFIX, module_on_disk};
 use crate::models::{LoraOptions, Weights};
@@ -21,18 +21,18 @@ pub struct AdapterExport<'a> {
     pub lora: &'a LoraOptions,
     pub base_name: &'a str,
     pub base: &'a Weights,
-    pub parameters: &'a ParameterStore,
+    pub trained: &'a Trained,
 }
 
 impl AdapterExport<'_> {
     /// Writes `adapter_config.json` and `adapter_model.safetensors`.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let tensors = self.parameters.named_trainable()?;
-        let named = tensors.iter().map(|(name, tensor)| (*name, tensor));
+        let named = self.trained.iter().map(|(name, t)| (name.as_str(), t));
         write_tensors(&folder.join(WEIGHTS), named)?;
-        let modules: BTreeSet<&str> = tensors
-            .iter()
-            .filter_map(|(name, _)| name.strip_suffix(A)?.strip_prefix(PEFT_PREFIX))
+        let modules: BTreeSet<&str> = self
+            .trained
+            .keys()
+            .filter_map(|name| name.strip_suffix(A)?.strip_prefix(PEFT_PREFIX))
             .collect();
         let path = folder.join(CONFIG);
         let json = serde_json::to_vec_pretty(&self.config(&modules))

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
 
+use super::Trained;
 use crate::error::{Error, Result};
 use crate::models::hf::{PEFT_PREFIX, module_on_disk};
 use crate::models::{Method, Weights};
@@ -36,7 +37,7 @@ impl Delta {
 /// LoRA.
 pub(super) fn deltas(
     method: &Method,
-    trained: &HashMap<&str, Tensor>,
+    trained: &Trained,
     source: &Weights,
 ) -> Result<HashMap<String, Delta>> {
     let Method::Lora(lora) = method else {
@@ -50,7 +51,7 @@ pub(super) fn deltas(
         else {
             continue;
         };
-        let b = trained.get(format!("{PEFT_PREFIX}{module}{B}").as_str());
+        let b = trained.get(&format!("{PEFT_PREFIX}{module}{B}"));
         let on_disk = module_on_disk(source, module);
         let (Some(b), Some(on_disk)) = (b, on_disk) else {
             return Err(Error::Bug(format!("`{name}` belongs to no weight")));

@@ -6,18 +6,21 @@ mod merge;
 mod series;
 mod shards;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 use vlft_crds::contract::CHECKPOINTS_FOLDER;
 use vlft_crds::output::AdapterOutput;
 
-use crate::engine::{ParameterStore, TensorSource};
+use crate::engine::TensorSource;
 use crate::error::Result;
 use crate::models::{Method, Weights};
 
 pub use adapter::AdapterExport;
+
+/// The trained parameters by checkpoint name, in their shapes.
+pub type Trained = BTreeMap<String, Tensor>;
 
 /// What is exported, and where to.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub struct Export<'a> {
     /// How the adapter's configuration names its base model.
     pub base_name: String,
     pub method: &'a Method,
-    pub parameters: &'a ParameterStore,
+    pub trained: &'a Trained,
     /// Largest weight file, bytes.
     pub max_shard_bytes: u64,
 }
@@ -52,7 +55,7 @@ impl Export<'_> {
                 lora,
                 base_name: &self.base_name,
                 base: &Weights::open(self.source)?,
-                parameters: self.parameters,
+                trained: self.trained,
             };
             folder::publish(adapter_folder, allowed, |temporary| export.write(temporary))?;
         }
@@ -67,9 +70,8 @@ impl Export<'_> {
     /// tensors are the source's, values are the trained ones.
     fn write_model(&self, target: &Path, allowed: &dyn Fn() -> Result<()>) -> Result<()> {
         let source = Weights::open(self.source)?;
-        let trained: HashMap<&str, Tensor> =
-            self.parameters.named_trainable()?.into_iter().collect();
-        let merged = merge::deltas(self.method, &trained, &source)?;
+        let trained = self.trained;
+        let merged = merge::deltas(self.method, trained, &source)?;
         let tensor = |name: &str| {
             let original = source.tensor(name)?;
             let value = match (trained.get(name), merged.get(name)) {

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
-use super::{FlatBuffer, FrozenParameter, GroupKey, ParameterStore, Place, Span};
-use crate::engine::{Init, ParameterSpec, Precision, derive_seed, seeded};
+use super::flat::FrozenBuffer;
+use super::storage;
+use super::{FrozenParameter, GroupKey, ParameterStore, Place, Sharding, Span};
+use crate::engine::{Init, ParameterSpec, Precision, Tower, derive_seed, seeded};
 use crate::error::{Error, Result};
 
 /// 64 bytes in the narrowest kind that units compute in (bfloat16).
-const ALIGN_ELEMENTS: i64 = 32;
+pub(super) const ALIGN_ELEMENTS: i64 = 32;
 
 /// Where first values come from: a checkpoint, by name.
 pub trait TensorSource {
@@ -27,12 +29,35 @@ pub struct StoreOptions {
 }
 
 /// Spans gathered for one buffer before it is allocated.
-struct Draft {
-    key: GroupKey,
-    unit: usize,
-    spans: Vec<Span>,
-    inits: Vec<Init>,
-    length: i64,
+pub(super) struct Draft {
+    pub key: GroupKey,
+    pub unit: usize,
+    pub spans: Vec<Span>,
+    pub inits: Vec<Init>,
+    pub length: i64,
+}
+
+impl Draft {
+    /// All values, padded to `length`, in the storage kind.
+    pub fn values(
+        &self,
+        length: i64,
+        device: Device,
+        options: StoreOptions,
+        source: &dyn TensorSource,
+    ) -> Result<Tensor> {
+        let flat = Tensor::f_zeros([length], (self.key.dtype, device))?;
+        for (span, init) in self.spans.iter().zip(&self.inits) {
+            let value = initial(&span.name, &span.shape, *init, options, source)?;
+            span.view(&flat)?.f_copy_(&value)?;
+        }
+        Ok(flat)
+    }
+}
+
+/// The smallest multiple of `of` that is not below `elements`.
+pub(super) fn round_up(elements: i64, of: i64) -> i64 {
+    (elements + of - 1) / of * of
 }
 
 impl ParameterStore {
@@ -41,12 +66,16 @@ impl ParameterStore {
     pub fn build(
         units: &[(&[ParameterSpec], &[String])],
         options: StoreOptions,
+        sharding: Sharding,
         source: &dyn TensorSource,
     ) -> Result<Self> {
         let mut store = Self {
             precision: options.precision,
+            device: options.device,
+            sharding,
             buffers: Vec::new(),
             frozen: Vec::new(),
+            frozen_buffers: Vec::new(),
             units: Vec::new(),
             places: HashMap::new(),
         };
@@ -67,30 +96,39 @@ impl ParameterStore {
         options: StoreOptions,
         source: &dyn TensorSource,
     ) -> Result<Vec<Place>> {
-        let first = self.buffers.len();
-        let mut drafts: Vec<Draft> = Vec::new();
+        let (mut drafts, mut frozen_drafts) = (Vec::new(), Vec::new());
         let mut places = Vec::with_capacity(own.len());
         for spec in own {
             let place = if spec.trainable {
-                let (draft, span) = place_span(&mut drafts, unit, spec, options.precision);
-                Place::Trainable {
-                    buffer: first + draft,
-                    span,
-                }
-            } else {
+                let key = GroupKey {
+                    dtype: options.precision.storage(),
+                    tower: spec.tower,
+                    decay: spec.decay(),
+                };
+                let (draft, span) = place_span(&mut drafts, unit, spec, key);
+                let buffer = self.buffers.len() + draft;
+                Place::Trainable { buffer, span }
+            } else if self.sharding.keeps_parameters() {
                 self.frozen.push(frozen(unit, spec, options, source)?);
                 Place::Frozen(self.frozen.len() - 1)
+            } else {
+                let (draft, span) = place_span(&mut frozen_drafts, unit, spec, frozen_key(options));
+                let buffer = self.frozen_buffers.len() + draft;
+                Place::FrozenSpan { buffer, span }
             };
             if self.places.insert(spec.name.clone(), place).is_some() {
-                return Err(Error::Bug(format!(
-                    "parameter {} has two owners",
-                    spec.name
-                )));
+                let message = format!("parameter {} has two owners", spec.name);
+                return Err(Error::Bug(message));
             }
             places.push(place);
         }
         for draft in drafts {
-            self.buffers.push(allocate(draft, options, source)?);
+            let buffer = storage::trainable(draft, options, &self.sharding, source)?;
+            self.buffers.push(buffer);
+        }
+        for draft in frozen_drafts {
+            let buffer: FrozenBuffer = storage::frozen(draft, options, &self.sharding, source)?;
+            self.frozen_buffers.push(buffer);
         }
         Ok(places)
     }
@@ -109,18 +147,22 @@ impl ParameterStore {
     }
 }
 
+/// All frozen parameters of a unit share one buffer.
+fn frozen_key(options: StoreOptions) -> GroupKey {
+    GroupKey {
+        dtype: options.precision.compute(),
+        tower: Tower::Language,
+        decay: false,
+    }
+}
+
 /// Appends a span to the draft of its group; returns both indices.
 fn place_span(
     drafts: &mut Vec<Draft>,
     unit: usize,
     spec: &ParameterSpec,
-    precision: Precision,
+    key: GroupKey,
 ) -> (usize, usize) {
-    let key = GroupKey {
-        dtype: precision.storage(),
-        tower: spec.tower,
-        decay: spec.decay(),
-    };
     let index = drafts
         .iter()
         .position(|d| d.key == key)
@@ -141,45 +183,12 @@ fn place_span(
             shape: spec.shape.clone(),
             offset: draft.length,
         };
-        draft.length += (span.numel() + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
+        draft.length += round_up(span.numel(), ALIGN_ELEMENTS);
         place = draft.spans.len();
         draft.spans.push(span);
         draft.inits.push(spec.init);
     }
     (index, place)
-}
-
-fn allocate(draft: Draft, options: StoreOptions, source: &dyn TensorSource) -> Result<FlatBuffer> {
-    let Draft {
-        key,
-        unit,
-        spans,
-        inits,
-        length,
-    } = draft;
-    let weights = Tensor::f_zeros([length], (key.dtype, options.device))?;
-    let grad = Tensor::f_zeros([length], (key.dtype, options.device))?;
-    for (span, init) in spans.iter().zip(inits) {
-        let value = initial(&span.name, &span.shape, init, options, source)?;
-        span.view(&weights)?.f_copy_(&value)?;
-    }
-    let mut leaves = Vec::new();
-    if options.precision.storage() == options.precision.compute() {
-        for span in &spans {
-            let leaf = span.view(&weights)?.f_detach()?.f_set_requires_grad(true)?;
-            torch_ext::set_grad(&leaf, Some(&span.view(&grad)?))?;
-            leaves.push(leaf);
-        }
-    }
-    Ok(FlatBuffer {
-        key,
-        unit,
-        spans,
-        weights,
-        grad,
-        touched: false,
-        leaves,
-    })
 }
 
 /// A frozen parameter in the compute kind: the mapped view itself where kind and device agree.
