@@ -44,3 +44,10 @@ pub fn tied(json: &ConfigJson, weights: &Weights) -> Result<bool> {
     let said = said.into_iter().flatten().reduce(|a, b| a || b);
     Ok(said.unwrap_or_else(|| hf::own_head(weights).is_none()))
 }
+
+/// As [`tied`], for families whose text part says nothing of its own: transformers writes the
+/// text model's default there.
+pub fn tied_at_top(json: &ConfigJson, weights: &Weights) -> Result<bool> {
+    let said = json.top().flag("tie_word_embeddings")?;
+    Ok(said.unwrap_or_else(|| hf::own_head(weights).is_none()))
+}

@@ -49,7 +49,9 @@ macro_rules! families {
     };
 }
 
-families!(qwen2_vl, qwen2_5_vl, qwen3_vl, llava, llava_next, idefics3);
+families!(
+    qwen2_vl, qwen2_5_vl, qwen3_vl, llava, llava_next, idefics3, gemma3, internvl
+);
 
 #[test]
 fn every_described_family_is_compared() {

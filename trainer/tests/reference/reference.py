@@ -87,7 +87,6 @@ class Reference:
         return inputs, torch.stack([self.labels(ids) for ids in inputs["input_ids"]])
 
     def process(self, texts: list[str], chats: list[list[dict]], folder: pathlib.Path, padding_side: str):
-        self.processor.tokenizer.padding_side = padding_side
         images = [load_pictures(chat, folder) for chat in chats]
         if not self.family.spec.get("nested_images"):
             images = sum(images, [])
@@ -96,7 +95,8 @@ class Reference:
         bos = self.processor.tokenizer.bos_token
         begun = bos is not None and all(text.startswith(bos) for text in texts)
         return self.processor(
-            text=texts, images=images, padding=True, add_special_tokens=not begun, return_tensors="pt"
+            text=texts, images=images, padding=True, padding_side=padding_side,
+            add_special_tokens=not begun, return_tensors="pt",
         )
 
     def labels(self, ids: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@
 pub mod processor;
 mod projector;
 
-use super::assembled::{Assembled, tied};
+use super::assembled::{Assembled, tied_at_top};
 use super::builder::UnitBuilder;
 use super::config::{ConfigJson, limits};
 use super::hf::{GEMMA3_PROJECTOR, LANGUAGE_MODEL, VISION_TOWER};
@@ -73,7 +73,8 @@ pub fn assemble(json: &ConfigJson, weights: &Weights, options: &ModelOptions) ->
     };
     units.push(Box::new(PoolingProjector::new(projector, shape)));
     let language = LANGUAGE_MODEL.find(weights)?;
-    let decoder = decoder(text, &language, tied(json, weights)?, weights, options);
+    let tied = tied_at_top(json, weights)?;
+    let decoder = decoder(text, &language, tied, weights, options);
     units.extend(decoder.units);
     let prepare = Prepare {
         language: LanguageLayouts::new(text, Bidirectional::Images)?,
