@@ -4,8 +4,8 @@
 
 mod activations;
 mod graphs;
-mod groups;
-mod states;
+pub(in crate::plan) mod groups;
+pub(in crate::plan) mod states;
 
 use crate::finetune::VLFineTuneSpec;
 use crate::plan::model_shape::ModelShape;
@@ -179,12 +179,12 @@ fn loss_chunk(shape: &ModelShape, spec: &VLFineTuneSpec) -> i64 {
 }
 
 /// Sizes of the kinds of a spec, wide enough to multiply with anything.
-fn kinds(spec: &VLFineTuneSpec) -> (i128, i128) {
+pub(in crate::plan) fn kinds(spec: &VLFineTuneSpec) -> (i128, i128) {
     let kinds = resolve::kind_bytes(resolve::precision(spec));
     (i128::from(kinds.storage), i128::from(kinds.compute))
 }
 
-fn narrow(bytes: i128) -> i64 {
+pub(in crate::plan) fn narrow(bytes: i128) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 

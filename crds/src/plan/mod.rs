@@ -1,6 +1,7 @@
 //! Pure arithmetic that operator and trainer must agree on.
 
 pub mod batch;
+pub mod estimate;
 pub mod gpu;
 pub mod memory;
 pub mod model_shape;

@@ -6,11 +6,11 @@ use crate::plan::model_shape::{ModelShape, ParameterShape, Tower, UnitKind, Unit
 use crate::plan::resolve::{self, TrainedTowers};
 
 /// Elements that each parameter's place in a flat buffer is rounded up to (64 bytes in bfloat16).
-pub(super) const ALIGN: i128 = 32;
+pub(in crate::plan) const ALIGN: i128 = 32;
 
 /// `count` units that are treated alike.
 #[derive(Debug, Clone)]
-pub(super) struct Group<'a> {
+pub(in crate::plan) struct Group<'a> {
     pub unit: &'a UnitShape,
     pub count: i128,
     /// Whether the model's own parameters train.
@@ -25,7 +25,7 @@ pub(super) struct Group<'a> {
 
 /// The low-rank matrices of one unit.
 #[derive(Debug, Clone)]
-pub(super) struct LoraHere {
+pub(in crate::plan) struct LoraHere {
     pub rank: i128,
     pub dropout: bool,
     /// The linear layers they stand by: inputs and outputs.
@@ -34,12 +34,15 @@ pub(super) struct LoraHere {
 
 /// One trained parameter.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
+pub(in crate::plan) struct Span {
     pub numel: i128,
     pub decay: bool,
 }
 
-pub(super) fn groups<'a>(shape: &'a ModelShape, spec: &'a VLFineTuneSpec) -> Vec<Group<'a>> {
+pub(in crate::plan) fn groups<'a>(
+    shape: &'a ModelShape,
+    spec: &'a VLFineTuneSpec,
+) -> Vec<Group<'a>> {
     let towers = resolve::towers(spec);
     let layers = shape.language_layers();
     let units = shape.units.iter();
@@ -225,7 +228,7 @@ fn nf4_bytes(numel: i128, double: bool) -> i128 {
     numel.div_euclid(2) + 1 + scale_bytes
 }
 
-pub(super) fn round_up(length: i128, multiple: i128) -> i128 {
+pub(in crate::plan) fn round_up(length: i128, multiple: i128) -> i128 {
     let multiple = multiple.max(1);
     (length + multiple - 1).div_euclid(multiple) * multiple
 }

@@ -7,7 +7,7 @@ use crate::parallelism::{Offload, Strategy};
 
 /// Which states a rank holds only a slice of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sharding {
+pub(in crate::plan) struct Sharding {
     /// Ranks, or 1 where nothing is sharded.
     pub ranks: i128,
     pub optimizer: bool,
