@@ -13,7 +13,8 @@ use vlft_crds::VLFineTuneSpec;
 use vlft_crds::method::Lora;
 use vlft_crds::output::AdapterOutput;
 use vlft_crds::parallelism::{Offload as SpecOffload, Strategy};
-use vlft_crds::plan::batch::{BatchPlan, batch_plan};
+use vlft_crds::plan::batch::{BatchPlan, GPU_MICRO_BATCH, batch_plan};
+use vlft_crds::plan::resolve;
 use vlft_crds::training::{Precision as SpecPrecision, Training};
 use vlft_crds::unsupported::unsupported_parts;
 use vlft_crds::workers::Device as SpecDevice;
@@ -31,8 +32,6 @@ use crate::models::image_config::PixelLimits;
 use crate::models::{LoraOptions, LoraTargets, Method, ModelOptions, Towers};
 use crate::optim::{AdamWSettings, LearningRates, Schedule};
 
-/// Samples per forward pass on a GPU where the spec leaves it open.
-const GPU_MICRO_BATCH: i64 = 4;
 /// Share of all steps that warm up where the spec says nothing.
 const WARMUP_RATIO: f64 = 0.03;
 
@@ -195,13 +194,11 @@ fn device(asked: SpecDevice, local_rank: usize) -> Device {
 }
 
 fn precision(spec: &VLFineTuneSpec) -> Result<Precision> {
-    match (spec.precision, spec.workers.device) {
-        (Some(SpecPrecision::Float32), _) | (None, SpecDevice::Cpu) => Ok(Precision::Float32),
-        (Some(SpecPrecision::BFloat16Mixed), _) | (None, SpecDevice::Gpu) => {
-            Ok(Precision::BFloat16Mixed)
-        }
-        (Some(SpecPrecision::BFloat16), _) => Ok(Precision::BFloat16),
-        (Some(SpecPrecision::Float16Mixed), _) => Err(Error::User(
+    match resolve::precision(spec) {
+        SpecPrecision::Float32 => Ok(Precision::Float32),
+        SpecPrecision::BFloat16Mixed => Ok(Precision::BFloat16Mixed),
+        SpecPrecision::BFloat16 => Ok(Precision::BFloat16),
+        SpecPrecision::Float16Mixed => Err(Error::User(
             "spec.precision: Float16Mixed is not supported yet; use BFloat16Mixed".into(),
         )),
     }
@@ -209,25 +206,17 @@ fn precision(spec: &VLFineTuneSpec) -> Result<Precision> {
 
 fn model_options(spec: &VLFineTuneSpec, device: Device) -> Result<ModelOptions> {
     let training = &spec.training;
-    // On a CPU memory is plenty and compute is not.
-    let recompute = training.gradient_checkpointing.unwrap_or(device.is_cuda());
+    let recompute = resolve::gradient_checkpointing(spec);
     let method = match (&spec.method.full, &spec.method.lora) {
         (Some(_), _) => Method::Full,
         (None, Some(lora)) => Method::Lora(lora_options(lora)?),
         (None, None) => return Err(Error::User("spec.method: use full or lora".into())),
     };
-    let towers = match (&spec.method.towers, &method) {
-        (Some(towers), _) => Towers {
-            vision: towers.vision.train,
-            projector: towers.projector.train,
-            language: towers.language.train,
-        },
-        (None, Method::Lora(_)) => Towers {
-            vision: false,
-            projector: false,
-            language: true,
-        },
-        (None, _) => Towers::ALL,
+    let trained = resolve::towers(spec);
+    let towers = Towers {
+        vision: trained.vision,
+        projector: trained.projector,
+        language: trained.language,
     };
     let engine = EngineOptions {
         precision: precision(spec)?,

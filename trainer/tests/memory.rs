@@ -21,7 +21,7 @@ use vlft_crds::plan::memory::{MemoryParts, Workload, estimate};
 use vlft_crds::plan::model_shape::{ModelShape, read_config};
 
 /// Largest difference between prediction and measurement.
-const TOLERANCE: f64 = 0.10;
+const TOLERANCE: f64 = 0.03;
 
 const VOCABULARY: usize = 4096;
 /// Samples of so many tokens, of which an image of 12 x 12 patches takes a quarter of their number.
@@ -152,6 +152,7 @@ fn batch(samples: i64) -> Batch {
         vision: Some(VisionBatch {
             pixel_values_pd: Tensor::zeros([patches, PATCH_VALUES], (Kind::Float, Device::Cpu)),
             grids_thw: vec![[1, SIDE, SIDE]; samples as usize],
+            originals_hw: vec![[14 * SIDE, 14 * SIDE]; samples as usize],
             placeholder_positions_n: placeholders,
         }),
         supervised_tokens: samples * (LENGTH - IMAGE_TOKENS),
@@ -214,7 +215,7 @@ fn frozen_towers(shape: &ModelShape, spec: &VLFineTuneSpec) -> i64 {
 }
 
 #[test]
-fn the_formula_is_within_a_tenth_of_what_is_allocated() {
+fn the_formula_is_within_three_percent_of_what_is_allocated() {
     torch_ext::install_cpu_allocator().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let shape = write_model(folder.path());

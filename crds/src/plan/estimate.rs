@@ -102,9 +102,9 @@ pub fn predict(shape: &ModelShape, spec: &VLFineTuneSpec, hardware: Hardware) ->
 }
 
 /// What the ranks exchange in one optimizer step. Gradients travel in the kind they are kept in,
-/// parameters in the kind that units compute in. Level 3 gathers every unit for forward and for
-/// backward of each micro-batch, and reduces each micro-batch's gradients; below, gradients are
-/// reduced with the last micro-batch.
+/// parameters in the kind that units compute in. From level 2 on each micro-batch's gradients are
+/// reduced, below those of all at once; level 3 gathers every unit for forward and for backward of
+/// each micro-batch.
 pub fn traffic(shape: &ModelShape, spec: &VLFineTuneSpec, accumulation_steps: i64) -> Traffic {
     if spec.workers.world_size() < 2 {
         return Traffic::default();
@@ -123,8 +123,13 @@ pub fn traffic(shape: &ModelShape, spec: &VLFineTuneSpec, accumulation_steps: i6
             all_reduce: narrow(gradients),
             ..Traffic::default()
         },
-        Strategy::Zero1 | Strategy::Zero2 => Traffic {
+        Strategy::Zero1 => Traffic {
             reduce_scatter: narrow(gradients),
+            all_gather: narrow(weights),
+            ..Traffic::default()
+        },
+        Strategy::Zero2 => Traffic {
+            reduce_scatter: narrow(micro_batches * gradients),
             all_gather: narrow(weights),
             ..Traffic::default()
         },

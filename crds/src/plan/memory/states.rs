@@ -82,39 +82,38 @@ pub(super) fn states(groups: &[Group], spec: &VLFineTuneSpec) -> MemoryParts {
     let optimizer = sharding.slice(2 * storage * trained, sharding.optimizer);
     let gradients = sharding.slice(storage * trained, sharding.gradients);
     let mixed = storage != compute;
-    let stored = sharding.slice(
-        storage * trained,
-        match mixed {
-            true => sharding.optimizer,
-            false => sharding.parameters,
-        },
-    );
-    let (mut weights, mut masters) = match mixed {
-        true => (0, stored),
-        false => (stored, 0),
+    let offload = spec.parallelism.offload;
+    // What the optimizer updates: weights or masters, on the device or on the host.
+    let updated = match mixed {
+        true => sharding.slice(storage * trained, sharding.optimizer),
+        false => sharding.slice(storage * trained, sharding.parameters),
     };
-    if keeps_compute_copies(spec) {
-        weights = compute * trained;
-    }
-    weights += frozen;
     let mut parts = MemoryParts {
         gradients: narrow(gradients),
-        optimizer: narrow(optimizer),
         ..MemoryParts::default()
     };
-    let mut host = 0;
-    if spec.parallelism.offload != Offload::None {
-        host += optimizer + masters;
-        (parts.optimizer, masters) = (0, 0);
-    }
-    if spec.parallelism.offload == Offload::Parameters {
-        host += weights;
-        weights = 0;
-    }
-    MemoryParts {
-        weights: narrow(weights),
-        masters: narrow(masters),
-        host: narrow(host),
-        ..parts
-    }
+    let (weights, host) = match offload {
+        Offload::None => {
+            parts.optimizer = narrow(optimizer);
+            parts.masters = if mixed { narrow(updated) } else { 0 };
+            (if mixed { 0 } else { updated }, 0)
+        }
+        // A part of its own even where units compute in the storage kind.
+        _ => {
+            let own = sharding.slice(storage * trained, sharding.optimizer);
+            let kept = !mixed && !keeps_no_weights(spec);
+            (if kept { storage * trained } else { 0 }, optimizer + own)
+        }
+    };
+    let weights = match keeps_compute_copies(spec) {
+        true => compute * trained,
+        false => weights,
+    };
+    let (frozen, host) = match offload {
+        Offload::Parameters => (0, host + frozen),
+        _ => (frozen, host),
+    };
+    parts.weights = narrow(weights + frozen);
+    parts.host = narrow(host);
+    parts
 }

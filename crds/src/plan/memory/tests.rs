@@ -141,6 +141,10 @@ fn offload_moves_states_to_the_host() {
     assert_eq!((parts.optimizer, parts.masters), (0, 0));
     assert_eq!(parts.weights, 2 * seven_b().parameters());
     assert_eq!(parts.host, 12 * seven_b().parameters());
+    let single = spec(&format!("{base}Optimizer }}\n  precision: Float32"));
+    let parts = estimate(&seven_b(), &single, SAMPLE);
+    assert_eq!(parts.weights, 4 * seven_b().parameters());
+    assert_eq!(parts.host, 12 * seven_b().parameters());
     let parameters = spec(&format!("{base}Parameters }}"));
     let parts = estimate(&seven_b(), &parameters, SAMPLE);
     assert_eq!(parts.weights, 0);

@@ -7,7 +7,6 @@ use vlft_crds::plan::estimate::Prediction;
 use vlft_crds::plan::memory::MemoryParts;
 use vlft_crds::plan::preflight::gibibytes;
 use vlft_crds::plan::resolve;
-use vlft_crds::unsupported::unsupported_parts;
 
 use super::Question;
 
@@ -92,17 +91,8 @@ fn time_line(question: &Question, prediction: &Prediction) -> String {
         prediction.micro_batch_size, prediction.accumulation_steps
     );
     let step = format!("{short:.2} to {long:.2}");
-    let mut spec = question.spec.clone();
-    spec.parallelism.strategy = prediction.strategy;
-    let note = match unsupported_parts(&spec)
-        .iter()
-        .any(|part| part.field.starts_with("spec.parallelism"))
-    {
-        true => "  not in this release",
-        false => "",
-    };
     format!(
-        "{:<9}{batch:>13}{:>12.2}{:>11.2}{:>12.2}{step:>18}{:>12.0}{note}\n",
+        "{:<9}{batch:>13}{:>12.2}{:>11.2}{:>12.2}{step:>18}{:>12.0}\n",
         prediction.strategy.as_str(),
         sent as f64 / GB,
         prediction.compute_seconds,
