@@ -38,10 +38,14 @@ pub fn load_str(text: &str) -> Result<VLFineTune, LoadError> {
     let value: Value = serde_yaml::from_str(text)?;
     check_kind(&value)?;
     let mut problems = unknown_fields(&value);
+    let mut non_finite = Vec::new();
+    walk_non_finite(&serde_yaml::from_str(text)?, "", &mut non_finite);
     let finetune = match typed(value) {
-        Ok(finetune) => finetune,
-        Err(problem) => {
-            problems.push(problem);
+        Ok(finetune) if non_finite.is_empty() => finetune,
+        outcome => {
+            // A null that stands for such a number is no second problem.
+            let other = outcome.err().filter(|_| non_finite.is_empty());
+            problems.extend(non_finite.into_iter().chain(other));
             return Err(LoadError::Invalid(problems));
         }
     };
@@ -97,6 +101,30 @@ fn walk_unknown(value: &Value, schema: &Value, path: &str, found: &mut Vec<Strin
                 for (i, item) in items.iter().enumerate() {
                     walk_unknown(item, schema, &format!("{path}[{i}]"), found);
                 }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Numbers that JSON does not have. On the way into a [`Value`] they become null, which is no
+/// different from a field that is absent.
+fn walk_non_finite(value: &serde_yaml::Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        serde_yaml::Value::Number(number) if !number.is_finite() => {
+            let number = number.as_f64().unwrap_or(f64::NAN);
+            found.push(format!("{path}: {number} is not finite; write a number"));
+        }
+        serde_yaml::Value::Mapping(fields) => {
+            for (name, field) in fields {
+                let name = name.as_str().unwrap_or("?");
+                let dot = if path.is_empty() { "" } else { "." };
+                walk_non_finite(field, &format!("{path}{dot}{name}"), found);
+            }
+        }
+        serde_yaml::Value::Sequence(items) => {
+            for (i, item) in items.iter().enumerate() {
+                walk_non_finite(item, &format!("{path}[{i}]"), found);
             }
         }
         _ => {}
@@ -209,6 +237,14 @@ spec:
                 vec!["spec.method", "exactly one"],
             ),
             ("  precision: Float8", vec!["spec.precision", "Float8"]),
+            (
+                "  training: { warmupRatio: .nan }",
+                vec!["spec.training.warmupRatio: NaN is not finite"],
+            ),
+            (
+                "  method: { lora: { alpha: -.inf } }",
+                vec!["spec.method.lora.alpha: -inf is not finite"],
+            ),
             (
                 "  workers: { device: CPU, gpu: { count: 2 } }",
                 vec!["spec.workers", "device: GPU"],
