@@ -94,13 +94,15 @@ impl RunPlan {
     /// Resolves a checked spec. User errors name the field.
     pub fn new(spec: VLFineTuneSpec, place: Place) -> Result<Self> {
         let spec = place.volumes.with_cached_models(spec);
+        // First: what is wrong with hf:// here is that the cache does not have it.
+        let model_folder = place.volumes.folder("spec.model.uri", &spec.model.uri)?;
         refuse_unsupported(&spec)?;
         let device = device(spec.workers.device, place.local_rank);
         let training = &spec.training;
         let batch = batch_plan(&spec, GPU_MICRO_BATCH).map_err(|e| Error::User(e.to_string()))?;
         Ok(Self {
             attempt: place.attempt,
-            model_folder: place.volumes.folder("spec.model.uri", &spec.model.uri)?,
+            model_folder,
             model: model_options(&spec, device)?,
             train_data: data_options(&spec, &place, "train")?,
             validation_data: match spec.dataset.validation.is_empty() {
@@ -261,9 +263,9 @@ fn data_options(spec: &VLFineTuneSpec, place: &Place, part: &str) -> Result<Data
     let mut sources = Vec::new();
     for (i, source) in list.iter().enumerate() {
         let field = |name: &str| format!("spec.dataset.{part}[{i}].{name}");
-        let path = place.volumes.folder(&field("uri"), &source.uri)?;
+        let path = place.volumes.data(&field("uri"), &source.uri)?;
         let image_root = source.image_root.as_ref();
-        let image_root = image_root.map(|root| place.volumes.folder(&field("imageRoot"), root));
+        let image_root = image_root.map(|root| place.volumes.data(&field("imageRoot"), root));
         sources.push(SourceOptions {
             path,
             image_root: image_root.transpose()?,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vlft_crds::VLFineTuneSpec;
 
+use crate::checkpoint::durable;
 use crate::error::{Error, Result};
 use crate::plan::RunPlan;
 
@@ -31,7 +32,7 @@ impl RunRecord {
         let path = run.join(RUN_FILE);
         let json = serde_json::to_vec_pretty(self)
             .map_err(|cause| Error::Bug(format!("run record: {cause}")))?;
-        std::fs::write(&path, json).map_err(|cause| Error::storage("write", &path, &cause))
+        durable::replace(&path, &json)
     }
 
     /// User error if the folder is no run's.

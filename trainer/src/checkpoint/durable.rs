@@ -27,8 +27,32 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Replaces a file as a whole: readers see the old or the new content, never a part.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tmp");
     write(&temporary, bytes)?;
     rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn whoever_reads_sees_the_old_or_the_new_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.json");
+        replace(&path, b"old").unwrap();
+        let mut reader = File::open(&path).unwrap();
+        replace(&path, b"new").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(
+            (text.as_str(), std::fs::read(&path).unwrap()),
+            ("old", b"new".to_vec())
+        );
+        let names = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 1, "a temporary file is left");
+    }
 }

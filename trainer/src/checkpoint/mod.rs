@@ -9,7 +9,7 @@
 //! Where ranks hold slices, each writes its own: `weights-00001-of-00004.safetensors` and so on.
 
 pub(crate) mod digest;
-mod durable;
+pub(crate) mod durable;
 mod export;
 mod fence;
 mod manifest;

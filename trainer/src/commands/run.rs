@@ -31,10 +31,10 @@ pub(super) struct RunArgs {
     #[arg(long = "output_dir", alias = "output-dir", value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Compute in float16 (with --config)
-    #[arg(long, requires = "config", conflicts_with = "bf16")]
+    #[arg(long, conflicts_with_all = ["bf16", "file"])]
     fp16: bool,
     /// Compute in bfloat16 over float32 master weights (with --config)
-    #[arg(long, requires = "config")]
+    #[arg(long, conflicts_with = "file")]
     bf16: bool,
     /// Overrides spec.workers.device
     #[arg(long, value_enum, ignore_case = true)]

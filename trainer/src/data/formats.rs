@@ -9,6 +9,8 @@ use super::record::{Message, Part, Record, Role};
 /// Stands for one image in the text of a message (LLaVA, ShareGPT and LLaMA-Factory style).
 const IMAGE_MARK: &str = "<image>";
 
+const NO_OBJECT: &str = "a record is a JSON object, such as {\"image\": PATH, \"text\": TEXT}";
+
 /// What a dataset says beside its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wording {
@@ -48,7 +50,7 @@ pub fn parse_record(
 pub fn detect_format(line: &str) -> Result<DatasetFormat, String> {
     let value: Value = parse_line(line)?;
     let Some(fields) = value.as_object() else {
-        return Err("a record is a JSON object, such as {\"image\": PATH, \"text\": TEXT}".into());
+        return Err(NO_OBJECT.into());
     };
     let has = |key: &str| fields.contains_key(key);
     match () {
@@ -66,10 +68,16 @@ pub fn detect_format(line: &str) -> Result<DatasetFormat, String> {
 
 /// Reads a line's JSON; serde's own position within the line is kept, its line number is not.
 fn parse_line<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, String> {
+    let begins_with = |mark: char| line.trim_ascii_start().starts_with(mark);
+    // serde would take a list for the fields of a record, in the order they are declared in.
+    if begins_with('[') {
+        return Err(NO_OBJECT.into());
+    }
     serde_json::from_str(line).map_err(|error| {
         let text = error.to_string();
         let reason = text.split(" at line ").next().unwrap_or(&text);
         match error.classify() {
+            serde_json::error::Category::Data if !begins_with('{') => NO_OBJECT.into(),
             serde_json::error::Category::Data => reason.to_owned(),
             _ => format!(
                 "not JSON (column {}): {reason}; write one JSON object per line",

@@ -23,10 +23,33 @@ pub struct ImageHeader {
     pub reoriented: bool,
 }
 
+/// Why an image cannot be used. As text it goes after the image's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageFault {
+    Broken(String),
+    /// More pixels than [`MAX_PIXELS`].
+    TooLarge(String),
+}
+
+impl std::fmt::Display for ImageFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Broken(text) | Self::TooLarge(text)) = self;
+        f.write_str(text)
+    }
+}
+
 /// Reads a whole file. The message of an error says what is wrong; the caller adds the place.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let named = |error: std::io::Error| format!("image {}: {error}", path.display());
-    let length = std::fs::metadata(path).map_err(named)?.len();
+    let metadata = std::fs::metadata(path).map_err(named)?;
+    if !metadata.is_file() {
+        // Reading a pipe would wait for ever.
+        return Err(format!(
+            "image {} is no file; name one, or remove the line",
+            path.display()
+        ));
+    }
+    let length = metadata.len();
     if length > MAX_FILE_BYTES {
         return Err(format!(
             "image {} has {length} bytes, more than the limit of {MAX_FILE_BYTES}; resize it",
@@ -37,7 +60,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The header of an image whose bytes these are.
-pub fn header(bytes: &[u8]) -> Result<ImageHeader, String> {
+pub fn header(bytes: &[u8]) -> Result<ImageHeader, ImageFault> {
     let (decoder, orientation) = open(bytes)?;
     let (width, height) = decoder.dimensions();
     let turned = matches!(
@@ -55,17 +78,15 @@ pub fn header(bytes: &[u8]) -> Result<ImageHeader, String> {
 }
 
 /// Decodes: size checked first, then rotated as EXIF says, then to 8-bit RGB.
-pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     let (mut decoder, orientation) = open(bytes)?;
     decoder
         .set_limits(limits())
         .map_err(|error| broken(&error))?;
     if bytes.starts_with(&[0xff, 0xd8]) && !jpeg_is_complete(bytes) {
-        return Err(
-            "is broken: the JPEG data ends too early; copy the file again or remove the \
-                    line"
-                .into(),
-        );
+        let early =
+            "is broken: the JPEG data ends too early; copy the file again or remove the line";
+        return Err(ImageFault::Broken(early.into()));
     }
     let mut decoded = DynamicImage::from_decoder(decoder).map_err(|error| broken(&error))?;
     decoded.apply_orientation(orientation);
@@ -73,27 +94,28 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
 }
 
 /// The decoder with its header read, after the check of the image's size.
-fn open(bytes: &[u8]) -> Result<(impl ImageDecoder + '_, Orientation), String> {
+fn open(bytes: &[u8]) -> Result<(impl ImageDecoder + '_, Orientation), ImageFault> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
-        .map_err(|error| format!("is unreadable: {error}"))?;
+        .map_err(|error| ImageFault::Broken(format!("is unreadable: {error}")))?;
     reader.limits(limits());
     if reader.format().is_none() {
-        return Err(
-            "is no JPEG, PNG, WebP, BMP, GIF or TIFF image; convert it or remove the line".into(),
-        );
+        let unknown =
+            "is no JPEG, PNG, WebP, BMP, GIF or TIFF image; convert it or remove the line";
+        return Err(ImageFault::Broken(unknown.into()));
     }
     let mut decoder = reader.into_decoder().map_err(|error| broken(&error))?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels > MAX_PIXELS {
-        return Err(format!(
+        return Err(ImageFault::TooLarge(format!(
             "is {width}x{height}, {pixels} pixels, more than the limit of {MAX_PIXELS}; resize it \
              or remove the line"
-        ));
+        )));
     }
     if pixels == 0 {
-        return Err("has no pixels; remove the line".into());
+        let empty = "has no pixels; remove the line";
+        return Err(ImageFault::Broken(empty.into()));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((decoder, orientation))
@@ -105,8 +127,10 @@ fn limits() -> Limits {
     limits
 }
 
-fn broken(error: &image::ImageError) -> String {
-    format!("is broken: {error}; copy the file again or remove the line")
+fn broken(error: &image::ImageError) -> ImageFault {
+    ImageFault::Broken(format!(
+        "is broken: {error}; copy the file again or remove the line"
+    ))
 }
 
 /// 8-bit RGB as PIL converts: alpha is dropped, of 16-bit colours the high byte is kept, 16-bit

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use vlft_crds::dataset::DatasetFormat;
 
 use super::formats::{self, Wording};
@@ -51,6 +52,8 @@ struct Source {
     lines: Vec<Line>,
     roots: ImageRoots,
     format: DatasetFormat,
+    /// sha256 of the file.
+    digest: String,
 }
 
 /// Where a line that is not blank lies in its file.
@@ -106,13 +109,29 @@ impl Dataset {
         self.len() == 0
     }
 
+    /// sha256 of each source's file of records. Images are not read for it.
+    pub fn digests(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| source.digest.as_str())
+    }
+
     /// Reads one record; `index` counts through all sources. Errors name file and line.
     pub fn record(&self, index: usize) -> Result<Located<Record>> {
-        let mut index = index;
+        let (source, line) = self.find(index)?;
+        source.record(line, &self.wording)
+    }
+
+    /// File and line of a record.
+    pub fn place(&self, index: usize) -> Result<Place> {
+        let (source, line) = self.find(index)?;
+        Ok(source.place(line))
+    }
+
+    fn find(&self, index: usize) -> Result<(&Source, Line)> {
+        let mut left = index;
         for source in &self.sources {
-            match source.lines.get(index) {
-                Some(line) => return source.record(*line, &self.wording),
-                None => index -= source.lines.len(),
+            match source.lines.get(left) {
+                Some(line) => return Ok((source, *line)),
+                None => left -= source.lines.len(),
             }
         }
         Err(Error::Bug(format!(
@@ -131,7 +150,7 @@ impl Source {
         let path = metadata_file(&options.path)?;
         let file = File::open(&path)
             .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
-        let lines = index_lines(&file, &path)?;
+        let (lines, digest) = index_lines(&file, &path)?;
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
@@ -145,6 +164,7 @@ impl Source {
             lines,
             roots,
             format: format.unwrap_or(DatasetFormat::ImageText),
+            digest,
         };
         let Some(first) = source.lines.first().copied() else {
             return Err(Error::Data(format!(
@@ -201,8 +221,14 @@ fn metadata_file(path: &Path) -> Result<PathBuf> {
             path.display()
         ))
     })?;
-    if !metadata.is_dir() {
+    if metadata.is_file() {
         return Ok(path.to_owned());
+    }
+    if !metadata.is_dir() {
+        return Err(Error::Data(format!(
+            "dataset {}: is neither file nor folder; name a folder with {METADATA} or a jsonl file",
+            path.display()
+        )));
     }
     let file = path.join(METADATA);
     if file.is_file() {
@@ -214,19 +240,21 @@ fn metadata_file(path: &Path) -> Result<PathBuf> {
     )))
 }
 
-/// One pass over the file; blank lines and a byte order mark are left out.
-fn index_lines(file: &File, path: &Path) -> Result<Vec<Line>> {
+/// One pass over the file: its lines, blank ones and a byte order mark left out, and its sha256.
+fn index_lines(file: &File, path: &Path) -> Result<(Vec<Line>, String)> {
     let failed = |error: std::io::Error| Error::Storage(format!("{}: {error}", path.display()));
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut lines = Vec::new();
     let (mut offset, mut number) = (0_u64, 0_u32);
     let mut bytes = Vec::new();
+    let mut hasher = Sha256::new();
     loop {
         bytes.clear();
         let read = read_line(&mut reader, &mut bytes).map_err(failed)?;
         if read == 0 {
-            return Ok(lines);
+            return Ok((lines, format!("{:x}", hasher.finalize())));
         }
+        hasher.update(&bytes);
         number = number.saturating_add(1);
         if read > MAX_LINE_BYTES {
             return Err(Error::Data(format!(

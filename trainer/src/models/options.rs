@@ -77,7 +77,9 @@ impl LoraTargets {
             [one] if one.contains(['*', '(', '[', '\\', '^', '$', '|']) => {
                 let whole = format!("^(?:{one})$");
                 let pattern = Regex::new(&whole).map_err(|e| {
-                    Error::User(format!("method.lora.targets: `{one}` is no pattern: {e}"))
+                    Error::User(format!(
+                        "spec.method.lora.targetModules: `{one}` is no pattern: {e}"
+                    ))
                 })?;
                 Ok(Self::Pattern(pattern))
             }

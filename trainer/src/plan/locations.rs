@@ -39,28 +39,49 @@ impl Volumes {
         Ok(Self::Given(folders))
     }
 
-    /// The file or folder that the location in `field` means. User error if its volume is not
-    /// here or nothing is there.
+    /// The folder that the location in `field` means. User error if its volume is not here or
+    /// nothing is there.
     pub fn folder(&self, field: &str, location: &str) -> Result<PathBuf> {
+        self.existing(field, location, Error::User)
+    }
+
+    /// The same for data: a data error if nothing is there.
+    pub fn data(&self, field: &str, location: &str) -> Result<PathBuf> {
+        self.existing(field, location, Error::Data)
+    }
+
+    fn existing(
+        &self,
+        field: &str,
+        location: &str,
+        absent: fn(String) -> Error,
+    ) -> Result<PathBuf> {
+        let path = self.locate(field, location)?;
+        match path.exists() {
+            true => Ok(path),
+            false => Err(absent(format!(
+                "{field}: {location}: {} does not exist; correct the path, or copy it there",
+                path.display()
+            ))),
+        }
+    }
+
+    fn locate(&self, field: &str, location: &str) -> Result<PathBuf> {
         let wrong = |problem: String| Error::User(format!("{field}: {location}: {problem}"));
-        let path = match Uri::parse(location).map_err(|cause| wrong(cause.to_string()))? {
-            Uri::File { path } => PathBuf::from(path),
-            Uri::Claim { claim, path } => self.claim(&claim).map_err(wrong)?.join(path),
+        match Uri::parse(location).map_err(|cause| wrong(cause.to_string()))? {
+            Uri::File { path } => Ok(PathBuf::from(path)),
+            Uri::Claim { claim, path } => Ok(self.claim(&claim).map_err(wrong)?.join(path)),
             Uri::Hub { .. } => {
                 let cache = hub_cache::folder().display().to_string();
-                return Err(wrong(format!(
+                Err(wrong(format!(
                     "is not in the local Hugging Face cache ({cache}); download it there, or give \
                      a folder"
-                )));
+                )))
             }
             Uri::ObjectStore { .. } => {
-                return Err(wrong("copy it to a volume and use pvc://CLAIM/PATH".into()));
+                Err(wrong("copy it to a volume and use pvc://CLAIM/PATH".into()))
             }
-        };
-        if !path.exists() {
-            return Err(wrong(format!("{} does not exist", path.display())));
         }
-        Ok(path)
     }
 
     fn claim(&self, claim: &str) -> Result<PathBuf, String> {
@@ -118,6 +139,12 @@ mod tests {
                 .to_string();
             assert!(message.contains(part), "{message}");
             assert!(message.starts_with("spec.model.uri"), "{message}");
+        }
+        for (location, is_data) in [("file:///no/such/folder", true), ("pvc://data/x", false)] {
+            let error = given
+                .data("spec.dataset.train[0].uri", location)
+                .unwrap_err();
+            assert_eq!(matches!(error, Error::Data(_)), is_data, "{error:?}");
         }
         for wrong in ["x", "=a", "a=", "a=/no/such/folder"] {
             assert!(Volumes::parse(&[wrong.to_owned()]).is_err(), "{wrong}");

@@ -39,6 +39,34 @@ struct TrainerSection {
     max_length: Option<i64>,
 }
 
+impl TrainerSection {
+    /// The document's own bounds, by the names of this file.
+    fn check(&self) -> Result<(), String> {
+        for (name, value, range) in [
+            ("batch_size", self.batch_size, 1..=65_536),
+            (
+                "gradient_accumulation",
+                self.gradient_accumulation,
+                1..=65_536,
+            ),
+            ("max_length", self.max_length, 16..=1_048_576),
+        ] {
+            if value.is_some_and(|value| !range.contains(&value)) {
+                let (from, to) = range.into_inner();
+                return Err(format!("trainer.{name}: use a number from {from} to {to}"));
+            }
+        }
+        // NaN lies in no range.
+        if self
+            .learning_rate
+            .is_some_and(|rate| !(0.0..=10.0).contains(&rate))
+        {
+            return Err("trainer.learning_rate: use a number from 0 to 10".into());
+        }
+        Ok(())
+    }
+}
+
 /// What the command line adds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConfigFlags {
@@ -61,19 +89,7 @@ impl TrainConfig {
             |cause: &dyn std::fmt::Display| Error::User(format!("{}: {cause}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|cause| wrong(&cause))?;
         let config: Self = serde_yaml::from_str(&text).map_err(|cause| wrong(&cause))?;
-        for (name, value) in [
-            ("batch_size", config.trainer.batch_size),
-            (
-                "gradient_accumulation",
-                config.trainer.gradient_accumulation,
-            ),
-        ] {
-            if value.is_some_and(|value| !(1..=65536).contains(&value)) {
-                return Err(wrong(&format!(
-                    "trainer.{name}: use a number from 1 to 65536"
-                )));
-            }
-        }
+        config.trainer.check().map_err(|problem| wrong(&problem))?;
         Ok(config)
     }
 

@@ -10,6 +10,7 @@ mod snapshot;
 mod state;
 mod step;
 mod stop;
+mod trainable;
 
 pub use console::Console;
 pub use reporter::{Identity, Reporter};

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::evaluate;
 use super::reporter::StepFacts;
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::step::{StepOutcome, optimizer_step};
+use super::{State, evaluate};
 use crate::batch::Batch;
 use crate::checkpoint::Manifest;
 use crate::error::{Error, Result};
@@ -46,6 +46,7 @@ impl Session {
             }
         }
         self.reporter.console.finish();
+        self.check_trained()?;
         self.evaluate()?;
         self.checkpoint()?;
         if self.asked_to_leave()? {
@@ -56,6 +57,22 @@ impl Session {
             final_loss: self.state.loss,
             validation_loss: self.state.validation_loss,
         })
+    }
+
+    /// A short run may end before it has skipped more steps than it may.
+    fn check_trained(&self) -> Result<()> {
+        let State {
+            step,
+            non_finite_steps,
+            ..
+        } = self.state;
+        if step == 0 || non_finite_steps < step {
+            return Ok(());
+        }
+        Err(Error::User(format!(
+            "all {step} steps had a loss or gradients that are not finite: nothing was trained; \
+             check the model's weights, lower training.learningRate, or use precision Float32"
+        )))
     }
 
     /// Whether any rank was: all leave at the same step. Publishes a checkpoint that all ranks

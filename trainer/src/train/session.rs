@@ -1,7 +1,7 @@
 //! A run that is ready to take its next step: data, model, optimizer and store, put together
 //! from a plan, and continued from the last complete checkpoint.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::checkpointer::Checkpointer;
 use super::reporter::Reporter;
 use super::step::StepSettings;
-use super::{State, Stop, snapshot};
+use super::{State, Stop, snapshot, trainable};
 use crate::checkpoint::{Checkpoint, Environment, Store, Trained, digest, newest_complete};
 use crate::data::{DataLoader, Dataset, Encoder, LoaderOptions};
 use crate::engine::UnitModel;
@@ -56,11 +56,17 @@ impl Session {
         };
         let sharding = comm.sharding(plan.stage, plan.offload);
         let mut model = models::load_sharded(&plan.model_folder, &plan.model, sharding)?;
+        let spans = model
+            .parameters()
+            .buffers()
+            .iter()
+            .flat_map(|buffer| &buffer.spans);
+        trainable::check(&plan.model.method, spans.map(|span| span.name.as_str()))?;
         let mut optimizer = AdamW::new(model.parameters().buffers(), plan.optimizer)?;
         let (store, last_checkpoint) = open_store(&plan, &comm)?;
         let samples = dataset.len();
         let environment = environment(&plan, comm.rank().world_size);
-        let fingerprint = fingerprint(&plan, samples)?;
+        let fingerprint = fingerprint(&plan, &dataset)?;
         let mut state = State::default();
         if let Some(checkpoint) = &last_checkpoint {
             let buffers = model.parameters_mut().buffers_mut();
@@ -208,7 +214,7 @@ fn environment(plan: &RunPlan, world_size: i64) -> Environment {
 }
 
 /// The parts of the plan that decide the numbers, and nothing else.
-fn fingerprint(plan: &RunPlan, samples: usize) -> Result<Value> {
+fn fingerprint(plan: &RunPlan, data: &Dataset) -> Result<Value> {
     let spec = &plan.spec;
     let mut training = to_value(&spec.training)?;
     let mut dataset = to_value(&spec.dataset)?;
@@ -218,11 +224,12 @@ fn fingerprint(plan: &RunPlan, samples: usize) -> Result<Value> {
         }
     };
     without(&mut training, &["logEverySteps", "maxNonFiniteSteps"]);
-    // Volumes may be mounted elsewhere; the number of records tells other data apart.
+    // Volumes may be mounted elsewhere; number and digest of the records tell other data apart.
     without(&mut dataset, &["train", "validation", "preflight"]);
     Ok(json!({
         "model": model_fingerprint(&plan.model_folder)?,
-        "records": samples,
+        "records": data.len(),
+        "dataDigests": data.digests().collect::<Vec<_>>(),
         "dataset": dataset,
         "method": to_value(&spec.method)?,
         "precision": format!("{:?}", plan.model.engine.precision),
@@ -236,23 +243,18 @@ fn to_value(part: &impl serde::Serialize) -> Result<Value> {
     serde_json::to_value(part).map_err(|cause| Error::Bug(format!("plan: {cause}")))
 }
 
-/// Configuration by digest, weights by their size: reading them through would cost minutes.
+/// Configuration by digest, weights by a digest of samples: reading all would cost minutes.
 fn model_fingerprint(folder: &Path) -> Result<Value> {
+    let failed =
+        |path: &Path, cause: &std::io::Error| Error::User(format!("{}: {cause}", path.display()));
     let config = folder.join("config.json");
-    let (digest, _) = digest::of_file(&config)
-        .map_err(|cause| Error::User(format!("{}: {cause}", config.display())))?;
+    let (digest, _) = digest::of_file(&config).map_err(|cause| failed(&config, &cause))?;
     let entries = std::fs::read_dir(folder)
-        .map_err(|cause| Error::User(format!("{}: {cause}", folder.display())))?;
-    let weights: u64 = entries
-        .flatten()
-        .filter(|entry| {
-            entry
-                .path()
-                .extension()
-                .is_some_and(|ext| ext == "safetensors")
-        })
-        .filter_map(|entry| std::fs::metadata(entry.path()).ok())
-        .map(|metadata| metadata.len())
-        .sum();
-    Ok(json!({ "config": digest, "weightBytes": weights }))
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut files: Vec<PathBuf> = entries.map_err(|cause| failed(folder, &cause))?;
+    files.retain(|path| path.extension().is_some_and(|ext| ext == "safetensors"));
+    files.sort();
+    let sampled = |path: &PathBuf| digest::sampled(path).map_err(|cause| failed(path, &cause));
+    let weights: Vec<String> = files.iter().map(sampled).collect::<Result<_>>()?;
+    Ok(json!({ "config": digest, "weights": weights }))
 }

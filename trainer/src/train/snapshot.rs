@@ -129,8 +129,8 @@ fn check_names(file: &TensorParts, buffers: &[FlatBuffer], folder: &Path) -> Res
         }
     };
     Err(Error::User(format!(
-        "{} does not fit this model and method: only in the checkpoint: [{}]; only in the model: \
-         [{}]; resume with the model and method of the checkpoint, or use another output folder",
+        "{} does not fit this model and method; resume with those of the checkpoint, or use \
+         another output folder (only in the checkpoint: [{}]; only in the model: [{}])",
         folder.display(),
         list(saved.difference(&here).collect()),
         list(here.difference(&saved).collect())

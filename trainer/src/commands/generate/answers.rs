@@ -59,7 +59,8 @@ impl Answers {
     pub(super) fn of_prompt(&self, messages: &[Message], images: &[PathBuf]) -> Result<String> {
         let decode = |path: &PathBuf| {
             let bytes = image_file::read(path);
-            let image = bytes.and_then(|bytes| image_file::decode(&bytes));
+            let image = bytes
+                .and_then(|bytes| image_file::decode(&bytes).map_err(|fault| fault.to_string()));
             image.map_err(|fault| Error::Data(format!("{}: {fault}", path.display())))
         };
         let images = images.iter().map(decode).collect::<Result<Vec<_>>>()?;
