@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Fine-tunes vision-language models.
 #[derive(Debug, Parser)]
@@ -69,9 +69,4 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Doctor(args) => doctor::run(args),
         Command::Families(args) => families::run(args),
     }
-}
-
-/// What a command answers whose behaviour this build does not have.
-fn not_available(command: &str) -> Error {
-    Error::User(format!("`trainer {command}` is not part of this version"))
 }

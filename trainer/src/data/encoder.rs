@@ -1,5 +1,7 @@
 //! A record to what the model sees: ids, shifted labels, positions, patches.
 
+mod inspect;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use super::source::Located;
 use crate::batch::{Batch, Cursor, IGNORE_INDEX};
 use crate::error::{Error, Result};
 use crate::processor::{Expansion, ImagePlan, Processor};
+
+pub use inspect::{Facts, Fault, FaultKind, Fit, ImageFacts};
 
 /// Turns records into samples. Shared by worker threads.
 pub struct Encoder {

@@ -11,6 +11,7 @@
 //! | `template` | messages to prompt text |
 //! | `chat` | prompt text to ids, and which of them are supervised |
 //! | `encoder` | a record to a [`Sample`]; label shifting, length limit |
+//! | `inspection` | what all records of a dataset come to, for `trainer validate` |
 //! | `vocabulary` | a tokenizer trained on a dataset |
 //! | `collate` | samples to a batch |
 //! | `order` | which sample comes when |
@@ -21,6 +22,7 @@ mod collate;
 pub mod encoder;
 pub mod formats;
 pub mod image_file;
+pub mod inspection;
 mod loader;
 mod order;
 mod paths;
@@ -30,7 +32,7 @@ pub mod template;
 pub mod vocabulary;
 
 pub use collate::collate;
-pub use encoder::{Encoded, Encoder, LengthLimit, Prompt, Sample};
+pub use encoder::{Encoded, Encoder, Facts, Fault, FaultKind, Fit, LengthLimit, Prompt, Sample};
 pub use loader::{DataLoader, EpochEnd, LoaderOptions};
 pub use order::Order;
 pub use record::{Message, Part, Record, Role};
