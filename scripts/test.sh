@@ -70,6 +70,8 @@ stage parity "the trainer against Hugging Face transformers and PEFT" \
   cargo test --locked --workspace --test parity --no-fail-fast
 stage parallel "several processes train as one" \
   cargo test --locked --workspace --test parallel --no-fail-fast
+stage end_to_end "the trainer's binary: runs, resumes, refusals, full disks" \
+  cargo test --locked --workspace --test end_to_end --no-fail-fast
 stage lifecycle "the test cluster: up, down, and nothing left behind" \
   cargo test --locked --workspace --test lifecycle --no-fail-fast -- --test-threads 1
 stage images "images of operator and trainer" scripts/images.sh || { finish; exit 1; }
