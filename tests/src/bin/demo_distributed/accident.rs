@@ -47,8 +47,13 @@ impl Accident {
     fn expected(self) -> &'static [FailureClass] {
         match self {
             Self::KilledRank => &[FailureClass::Bug, FailureClass::OutOfMemory],
-            // What is seen first: the pod that is gone, or the rank that misses it.
-            Self::DeletedPod => &[FailureClass::Preempted, FailureClass::PeerLost],
+            // The kubelet tells it to stop even so, and a small model is saved by then; else the
+            // rank that misses it speaks.
+            Self::DeletedPod => &[
+                FailureClass::Drained,
+                FailureClass::Preempted,
+                FailureClass::PeerLost,
+            ],
             Self::LostNode => &[FailureClass::NodeLost],
         }
     }
@@ -81,7 +86,7 @@ impl Accident {
         );
         let resumed = run.resumed_from_step.context("it began anew")?;
         ensure!(
-            resumed >= step && resumed % CHECKPOINT_EVERY == 0,
+            resumed >= step && (resumed % CHECKPOINT_EVERY == 0 || run.was_drained()),
             "{name}: resumed from step {resumed}"
         );
         Ok(run)

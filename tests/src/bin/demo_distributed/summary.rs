@@ -78,6 +78,11 @@ impl Run {
         })
     }
 
+    /// Whether the first attempt made a last checkpoint, at whatever step.
+    pub fn was_drained(&self) -> bool {
+        self.class == FailureClass::Drained
+    }
+
     pub fn class_of_first(&self) -> FailureClass {
         self.class
     }
