@@ -13,7 +13,7 @@ use vlft_crds::VLFineTune;
 use vlft_crds::contract::label;
 
 use super::build::{Applied, Desired, Resources, build, names};
-use super::decide::{Action, Decision, Input};
+use super::decide::{Action, CutShort, Decision, Input};
 use super::{Context, Error};
 
 /// Owner of the fields we apply.
@@ -43,9 +43,9 @@ pub async fn apply(
         Action::Note | Action::Claim | Action::Build | Action::End(_) => {}
         Action::Clear {
             delete_job,
-            force_pods,
+            cut_short,
         } => {
-            clear(ctx, input, *delete_job, force_pods).await?;
+            clear(ctx, input, *delete_job, cut_short).await?;
         }
         Action::Expire => expire(ctx, input).await?,
         Action::DeleteResource => delete_resource(ctx, finetune).await?,
@@ -173,7 +173,7 @@ async fn clear(
     ctx: &Context,
     input: &Input<'_>,
     delete_job: bool,
-    force_pods: &[String],
+    cut_short: &[CutShort],
 ) -> Result<(), Error> {
     let finetune = input.finetune;
     if delete_job {
@@ -186,8 +186,9 @@ async fn clear(
         delete(&ctx.api::<Job>(finetune), "Job", &name, &params).await?;
     }
     let pods: Api<Pod> = ctx.api(finetune);
-    for pod in force_pods {
-        delete(&pods, "Pod", pod, &DeleteParams::default().grace_period(0)).await?;
+    for CutShort { pod, grace_seconds } in cut_short {
+        let params = DeleteParams::default().grace_period(*grace_seconds);
+        delete(&pods, "Pod", pod, &params).await?;
     }
     Ok(())
 }

@@ -48,6 +48,14 @@ pub struct Decision {
     pub wake: Option<Duration>,
 }
 
+/// A pod that is not to use its whole grace period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutShort {
+    pub pod: String,
+    /// 0 means: gone at once, whatever its kubelet says.
+    pub grace_seconds: u32,
+}
+
 /// What is done about it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -59,10 +67,11 @@ pub enum Action {
     Build,
     /// Write how the current attempt ended.
     End(Box<Ending>),
-    /// Delete the Job of an attempt that has its verdict; pods on lost nodes by force.
+    /// Delete the Job of an attempt that has its verdict, and some of its pods faster than their
+    /// grace period allows.
     Clear {
         delete_job: bool,
-        force_pods: Vec<String>,
+        cut_short: Vec<CutShort>,
     },
     /// Delete the children of a finished run.
     Expire,

@@ -82,12 +82,6 @@ impl Observed {
             .as_ref()
             .is_some_and(|node| self.lost_nodes.contains(node))
     }
-
-    /// Names of the pods that no kubelet will ever confirm as ended.
-    pub fn pods_on_lost_nodes(&self) -> Vec<String> {
-        let pods = self.pods_alive().filter(|pod| self.is_on_lost_node(pod));
-        pods.map(|pod| pod.name().to_owned()).collect()
-    }
 }
 
 /// Gathers what the rules look at. (client)

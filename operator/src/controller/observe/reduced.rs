@@ -165,6 +165,13 @@ impl TrainerPod {
         self.metadata.deletion_timestamp.is_some()
     }
 
+    /// How long it may take to end; without end while nobody has told it to.
+    pub fn grace_seconds(&self) -> i64 {
+        self.metadata
+            .deletion_grace_period_seconds
+            .unwrap_or(i64::MAX)
+    }
+
     pub fn terminated(&self) -> Option<&ContainerStateTerminated> {
         self.trainer()?.state.as_ref()?.terminated.as_ref()
     }

@@ -107,7 +107,7 @@ fn the_deadline_ends_the_run_and_its_job_is_cleared() {
         clear.action,
         Action::Clear {
             delete_job: true,
-            force_pods: vec![]
+            cut_short: vec![]
         }
     );
     assert_eq!(
@@ -133,15 +133,41 @@ fn a_lost_node_ends_the_attempt_and_its_pods_go_by_force() {
     world.observed.lost_nodes = ["node-0".to_owned()].into();
     assert_eq!(world.pass().reason, "NodeLost");
     let clear = world.pass();
-    let force_pods = vec!["captions-1-0-x".to_owned()];
+    let cut_short = vec![CutShort {
+        pod: "captions-1-0-x".to_owned(),
+        grace_seconds: 0,
+    }];
     assert_eq!(
         clear.action,
         Action::Clear {
             delete_job: true,
-            force_pods
+            cut_short
         }
     );
     assert_eq!(world.status().failures, 0);
+}
+
+#[test]
+fn peers_of_a_lost_node_do_not_wait_out_their_grace_period() {
+    let mut world = World::running();
+    world.sees_pod(1, running());
+    world.changes_pod(|pod| pod.spec.node_name = Some("node-1".to_owned()));
+    world.observed.lost_nodes = ["node-0".to_owned()].into();
+    assert_eq!(world.pass().reason, "NodeLost");
+    let cut_short = |world: &mut World| match world.pass().action {
+        Action::Clear { cut_short, .. } => {
+            let pods = cut_short.into_iter();
+            pods.map(|cut| (cut.pod, cut.grace_seconds)).collect()
+        }
+        other => panic!("{other:?}"),
+    };
+    let both = [("captions-1-0-x", 0), ("captions-1-1-x", 5)];
+    let both = both.map(|(pod, seconds)| (pod.to_owned(), seconds));
+    let first: Vec<_> = cut_short(&mut world);
+    assert_eq!(first, both);
+    // Told once, it is not told again.
+    world.changes_pod(|pod| pod.metadata.deletion_grace_period_seconds = Some(5));
+    assert_eq!(cut_short(&mut world), both[..1]);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn suspension_ends_the_attempt_and_resuming_is_a_new_uncounted_one() {
         clear.action,
         Action::Clear {
             delete_job: true,
-            force_pods: vec![]
+            cut_short: vec![]
         }
     );
     assert_eq!(clear.phase, Phase::Suspending);
