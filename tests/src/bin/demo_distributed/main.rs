@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use integration::{TestNamespace, digits, operator, runs, with_temp_ns_exclusive};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use vlft_crds::VLFineTune;
 use vlft_crds::parallelism::Strategy;
 
@@ -70,6 +71,9 @@ pub fn two_by_two(finetune: &mut VLFineTune) {
     workers.replicas = 2;
     workers.processes_per_replica = Some(2);
     workers.pod_overrides.topology_spread_constraints = accident::spread();
+    // When one node is lost, the other one has room for both pods.
+    let cpu = Quantity("250m".into());
+    workers.resources.requests.insert("cpu".into(), cpu);
 }
 
 /// A short run of one process.
