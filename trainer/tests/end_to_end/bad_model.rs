@@ -266,6 +266,31 @@ const TABLE: &[(&str, Change, &[&str])] = &[
         |f| f.edit(IMAGES, |c| c["rescale_factor"] = 0.into()),
         &["preprocessor_config.json", "rescale_factor"],
     ),
+    (
+        "patches of another size",
+        |f| f.edit(IMAGES, |c| c["patch_size"] = 16.into()),
+        &["patch_size", "16", "14"],
+    ),
+    (
+        "squares of another size",
+        |f| f.edit(IMAGES, |c| c["merge_size"] = 1.into()),
+        &["merge_size", "1", "2"],
+    ),
+    (
+        "frames of another number",
+        |f| f.edit(IMAGES, |c| c["temporal_patch_size"] = 1.into()),
+        &["temporal_patch_size", "1", "2"],
+    ),
+    (
+        "images of 10^18 pixels",
+        |f| {
+            f.edit(IMAGES, |c| {
+                c["min_pixels"] = json!(1_000_000_000_000_000_000_u64);
+                c["max_pixels"] = json!(2_000_000_000_000_000_000_u64);
+            })
+        },
+        &["preprocessor_config.json", "min_pixels"],
+    ),
 ];
 
 /// Keys of config.json (`/` leads into a section), values they cannot have.
@@ -286,26 +311,47 @@ const ABSURD: &[(&str, &[&str])] = &[
         "intermediate_size",
         &["0", "1099511627776", "9223372036854775807"],
     ),
-    ("num_hidden_layers", &["0", "-1", "9223372036854775807"]),
+    (
+        "num_hidden_layers",
+        &["0", "-1", "1000000", "1099511627776", "9223372036854775807"],
+    ),
     ("num_attention_heads", &["0", "3", "1099511627776"]),
     ("num_key_value_heads", &["0", "3", "1099511627776"]),
     (
         "vocab_size",
         &["0", "-1", "1099511627776", "9223372036854775807"],
     ),
-    ("rms_norm_eps", &["\"small\""]),
+    ("rms_norm_eps", &["-1", "\"small\""]),
+    ("rope_theta", &["0", "-1"]),
+    ("attention_dropout", &["-1", "1.5"]),
     ("hidden_act", &["\"sine\"", "5"]),
     ("image_token_id", &["-1", "1099511627776"]),
     ("use_sliding_window", &["5"]),
-    ("rope_scaling", &["null", "5", "{\"mrope_section\": []}"]),
+    (
+        "rope_scaling",
+        &[
+            "null",
+            "5",
+            "{\"type\": \"yarn\"}",
+            "{\"mrope_section\": [9223372036854775807, 9223372036854775807, 2]}",
+            "{\"mrope_section\": []}",
+            "{\"mrope_section\": [16]}",
+        ],
+    ),
     ("vision_config", &["null", "5", "{}"]),
-    ("vision_config/depth", &["0"]),
-    ("vision_config/embed_dim", &["0", "9223372036854775807"]),
+    ("vision_config/depth", &["0", "1000000", "1099511627776"]),
+    (
+        "vision_config/embed_dim",
+        &["0", "1099511627776", "9223372036854775807"],
+    ),
     ("vision_config/num_heads", &["0", "3", "1099511627776"]),
     ("vision_config/mlp_ratio", &["-1", "0", "1e300"]),
     ("vision_config/patch_size", &["0", "1099511627776"]),
     ("vision_config/temporal_patch_size", &["0", "1099511627776"]),
-    ("vision_config/spatial_merge_size", &["0"]),
+    (
+        "vision_config/spatial_merge_size",
+        &["0", "8589934592", "1099511627776"],
+    ),
     (
         "vision_config/in_channels",
         &["-3", "0", "1099511627776", "\"three\""],
@@ -346,6 +392,23 @@ fn absurd_numbers_in_config_json_are_named() {
         let named = message.contains(key) || message.contains("mrope_section");
         assert!(named || message.contains("the model needs"), "{message}");
     });
+}
+
+/// A head so large that its table of rotary frequencies would take two terabytes.
+#[test]
+fn numbers_that_fit_each_other_are_still_held_against_the_weights() {
+    let fixture = Fixture::new();
+    fixture.edit(CONFIG, |config| {
+        let half = 1_i64 << 39;
+        config["hidden_size"] = (half * 2).into();
+        config["vision_config"]["hidden_size"] = (half * 2).into();
+        config["num_attention_heads"] = 1.into();
+        config["num_key_value_heads"] = 1.into();
+        config["rope_scaling"]["mrope_section"] = json!([half / 2, half / 4, half / 4]);
+    });
+    fixture
+        .train(FULL)
+        .failed(FailureClass::UserError, &["hidden_size"]);
 }
 
 /// A run of which every step was skipped has trained nothing.

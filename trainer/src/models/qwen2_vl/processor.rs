@@ -57,8 +57,9 @@ pub fn open_with(
     chat_template: &'static str,
 ) -> Result<Arc<dyn Processor>> {
     let placeholder = token(config, &["image_token_id"], "<|image_pad|>")?;
-    let images = image_config::read(folder)?;
-    let images = ImageConfig::read(images.top())?.limited(limits)?;
+    let file = image_config::read(folder)?;
+    let images = ImageConfig::read(file.top())?.limited(limits)?;
+    images.check_against(config.section("vision_config"), file.top())?;
     Ok(Arc::new(Qwen2VlProcessor {
         table: NormaliseTable::new(&images.pixels),
         config: images,
@@ -109,6 +110,30 @@ impl ImageConfig {
         Ok(self)
     }
 
+    /// The vision tower must take the patches that are made.
+    fn check_against(&self, vision: Section, own: Section) -> Result<()> {
+        for (key, value, of_model) in [
+            ("patch_size", self.patch_size, "patch_size"),
+            (
+                "temporal_patch_size",
+                self.temporal_patch_size,
+                "temporal_patch_size",
+            ),
+            ("merge_size", self.merge_size, "spatial_merge_size"),
+        ] {
+            let wanted = vision.get(of_model);
+            if wanted.is_some_and(|wanted| wanted.as_u64() != Some(value.into())) {
+                let problem = format!(
+                    "is {value}, but config.json's vision_config.{of_model} is {}; take both files \
+                     from the same model",
+                    wanted.map(ToString::to_string).unwrap_or_default()
+                );
+                return Err(own.error(key, &problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Side of the square of pixels that becomes one token.
     fn merged_side(&self) -> u32 {
         self.patch_size * self.merge_size
@@ -127,7 +152,7 @@ impl ImageConfig {
 }
 
 /// Above what any image has, pixels.
-const MAX_AREA: i64 = 1 << 32;
+const MAX_AREA: i64 = 1 << 28;
 
 impl Processor for Qwen2VlProcessor {
     fn plan_image(&self, width: u32, height: u32) -> Result<ImagePlan> {
