@@ -68,8 +68,8 @@ stage unit "unit tests of every crate, and the house's rules" \
   cargo test --locked --workspace --lib --bins --test house --no-fail-fast
 stage parity "the trainer against Hugging Face transformers and PEFT" \
   cargo test --locked --workspace --test parity --no-fail-fast
-stage parallel "several processes train as one" \
-  cargo test --locked --workspace --test parallel --no-fail-fast
+stage parallel "several processes train as one, in the memory that the plan says" \
+  cargo test --locked --workspace --test parallel --test memory --no-fail-fast
 stage end_to_end "the trainer's binary: runs, resumes, refusals, full disks" \
   cargo test --locked --workspace --test end_to_end --no-fail-fast
 stage lifecycle "the test cluster: up, down, and nothing left behind" \
