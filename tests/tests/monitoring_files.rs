@@ -66,7 +66,7 @@ fn the_recorded_exposition_holds_the_gpu_metrics() {
         .collect();
     let gpu = known()
         .into_iter()
-        .filter(|name| name.contains("_gpu_"))
+        .filter(|name| name.starts_with("vlft_trainer_gpu_"))
         .collect();
     assert_eq!(recorded, gpu);
     for metric in trainer::ALL
