@@ -68,12 +68,12 @@ fn offloaded_states_and_parameters_train_the_same() {
 }
 
 /// Two summands have no order, so that sharding changes not a bit of the gradients; of the norm
-/// that clips them it does.
+/// that would clip them it does, and bfloat16 makes a whole step of a last bit.
 #[test]
 fn masters_are_sharded_under_mixed_precision() {
     let fixture = Fixture::new("");
     let mixed = Precision::BFloat16Mixed;
-    let base = spec(FULL, 4, 4);
+    let base = spec(FULL, 4, 4).replace("weightDecay: 0.1", "weightDecay: 0.1, maxGradNorm: 0");
     let whole = train(&fixture, &base, 2, "whole", mixed);
     for strategy in STRATEGIES {
         let spec = sharded(&base, &format!("strategy: {strategy}"));
