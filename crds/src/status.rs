@@ -345,8 +345,6 @@ pub struct MemoryEstimate {
     pub gpu_bytes: Option<i64>,
 }
 
-// serde hands out a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(bytes: &i64) -> bool {
     *bytes == 0
 }

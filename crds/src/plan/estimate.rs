@@ -6,10 +6,10 @@ mod flops;
 use crate::finetune::VLFineTuneSpec;
 use crate::parallelism::Strategy;
 use crate::plan::batch::{GPU_MICRO_BATCH, batch_plan};
-use crate::plan::memory::groups::groups;
+use crate::plan::memory::groups::{Group, groups};
 use crate::plan::memory::states::Sharding;
 use crate::plan::memory::{MemoryParts, Workload, estimate, kinds, narrow};
-use crate::plan::model_shape::ModelShape;
+use crate::plan::model_shape::{ModelShape, UnitKind};
 use crate::plan::preflight::largest_micro_batch;
 
 pub use flops::step_flops;
@@ -103,18 +103,21 @@ pub fn predict(shape: &ModelShape, spec: &VLFineTuneSpec, hardware: Hardware) ->
 
 /// What the ranks exchange in one optimizer step. Gradients travel in the kind they are kept in,
 /// parameters in the kind that units compute in. From level 2 on each micro-batch's gradients are
-/// reduced, below those of all at once; level 3 gathers every unit for forward and for backward of
-/// each micro-batch.
+/// reduced, below those of all at once; level 3 gathers a unit as often as each micro-batch uses it.
 pub fn traffic(shape: &ModelShape, spec: &VLFineTuneSpec, accumulation_steps: i64) -> Traffic {
     if spec.workers.world_size() < 2 {
         return Traffic::default();
     }
     let (storage, compute) = kinds(spec);
     let multiple = Sharding::of(spec).multiple();
-    let (mut trained, mut frozen) = (0, 0);
+    let (mut trained, mut gathered) = (0, 0);
+    let mut visited = false;
     for group in groups(shape, spec) {
-        trained += group.count * group.buffer_elements(multiple);
-        frozen += group.count * group.frozen_bytes(compute);
+        visited |= !group.spans().is_empty();
+        let elements = group.count * group.buffer_elements(multiple);
+        let frozen = group.count * group.frozen_bytes_padded(compute, multiple);
+        trained += elements;
+        gathered += uses(&group, visited, shape.tied) * (compute * elements + frozen);
     }
     let (gradients, weights) = (storage * trained, compute * trained);
     let micro_batches = i128::from(accumulation_steps);
@@ -135,9 +138,20 @@ pub fn traffic(shape: &ModelShape, spec: &VLFineTuneSpec, accumulation_steps: i6
         },
         Strategy::Zero3 => Traffic {
             reduce_scatter: narrow(micro_batches * gradients),
-            all_gather: narrow(2 * micro_batches * (weights + frozen)),
+            all_gather: narrow(micro_batches * gathered),
             ..Traffic::default()
         },
+    }
+}
+
+/// How often one micro-batch makes a unit whole: for forward, and for backward if that comes so
+/// far down. The head's backward runs inside its forward; a tied head borrows the embedding.
+fn uses(group: &Group, visited: bool, tied: bool) -> i128 {
+    let backward = i128::from(visited);
+    match group.unit.kind {
+        UnitKind::Head => 1,
+        UnitKind::Embedding => 1 + backward + i128::from(tied),
+        _ => 1 + backward,
     }
 }
 

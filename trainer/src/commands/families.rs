@@ -10,8 +10,6 @@ use crate::models::registry::FAMILIES;
 #[derive(Debug, clap::Args)]
 pub(super) struct FamiliesArgs {}
 
-// Commands are called alike.
-#[allow(clippy::unnecessary_wraps)]
 pub(super) fn run(_args: FamiliesArgs) -> Result<()> {
     print!("{}", table());
     Ok(())

@@ -11,7 +11,7 @@ use trainer::engine::Precision;
 use trainer::metrics::{Labels, Published, TrainerMetrics, Window};
 use trainer::parallel::{Comm, Rank, Rendezvous};
 use trainer::plan::{Place, RunPlan, Volumes};
-use trainer::train::{Console, Reporter, Session, Stop};
+use trainer::train::{Console, Reporter, Session, Stop, Summary};
 use vlft_crds::load::load_file;
 
 use crate::fixture::Fixture;
@@ -30,6 +30,27 @@ pub fn spec(method: &str, steps: u64, micro: i64) -> String {
 
 /// Trains with every rank on a thread of its own; returns what rank 0 has.
 pub fn train(fixture: &Fixture, spec: &str, ranks: i64, run: &str, precision: Precision) -> Result {
+    let mut all = on_ranks(fixture, spec, ranks, run, precision, result).into_iter();
+    let first = all.next().unwrap();
+    for other in all {
+        assert_eq!(
+            difference(&first, &other),
+            0.0,
+            "ranks differ from each other"
+        );
+    }
+    first
+}
+
+/// Trains, and says what `see` sees of each rank's finished session, by rank.
+pub fn on_ranks<T: Send>(
+    fixture: &Fixture,
+    spec: &str,
+    ranks: i64,
+    run: &str,
+    precision: Precision,
+    see: impl Fn(&Session, Summary) -> T + Sync,
+) -> Vec<T> {
     fixture.write(spec);
     let store = Store::serve(0, Duration::from_secs(60)).unwrap();
     let port = store.port();
@@ -39,25 +60,23 @@ pub fn train(fixture: &Fixture, spec: &str, ranks: i64, run: &str, precision: Pr
             world_size: ranks,
             local_rank: rank,
         };
-        session(fixture, place, port, run, precision)
+        let (session, summary) = session(fixture, place, port, run, precision);
+        see(&session, summary)
     };
     let one = &one;
     thread::scope(|scope| {
-        let others: Vec<_> = (1..ranks).map(|r| scope.spawn(move || one(r))).collect();
-        let first = one(0);
-        for other in others {
-            let other = other.join().unwrap();
-            assert_eq!(
-                difference(&first, &other),
-                0.0,
-                "ranks differ from each other"
-            );
-        }
-        first
+        let threads: Vec<_> = (0..ranks).map(|r| scope.spawn(move || one(r))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
     })
 }
 
-fn session(fixture: &Fixture, rank: Rank, port: u16, run: &str, precision: Precision) -> Result {
+fn session(
+    fixture: &Fixture,
+    rank: Rank,
+    port: u16,
+    run: &str,
+    precision: Precision,
+) -> (Session, Summary) {
     let mut document = load_file(&fixture.document()).unwrap();
     document.spec.workers.processes_per_replica = Some(rank.world_size);
     let run_folder = fixture.path(run);
@@ -81,6 +100,10 @@ fn session(fixture: &Fixture, rank: Rank, port: u16, run: &str, precision: Preci
     let comm = Comm::connect(rank, &meeting, tch::Device::Cpu).unwrap();
     let mut session = Session::open(plan, reporter(rank), Stop::default(), comm).unwrap();
     let summary = session.train().unwrap();
+    (session, summary)
+}
+
+fn result(session: &Session, summary: Summary) -> Result {
     let weights = session.trained().unwrap().into_iter();
     let weights = weights.map(|(name, weight)| (name, weight.copy()));
     let losses = (

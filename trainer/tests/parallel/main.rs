@@ -6,4 +6,5 @@ mod equality;
 mod fixture;
 mod harness;
 mod launch;
+mod traffic;
 mod zero;

@@ -53,7 +53,12 @@ fn gradients_travel_in_float32_and_weights_in_bfloat16() {
     assert_eq!(zero2.all_gather, zero1.all_gather);
     let zero3 = traffic(&shape, &full("Zero3", 4), 3);
     assert_eq!(zero3.reduce_scatter, 3 * zero1.reduce_scatter);
-    assert_eq!(zero3.all_gather, 6 * zero1.all_gather);
+    // Twice for each of three micro-batches, but for the head, which is used once.
+    let head = 2 * 152_064 * 3_584;
+    assert!(
+        close(zero3.all_gather, 6 * zero1.all_gather - 3 * head),
+        "{zero3:?}"
+    );
     assert_eq!(traffic(&shape, &full("DDP", 1), 3), Traffic::default());
 }
 

@@ -177,6 +177,18 @@ impl Group<'_> {
         of(true) + of(false)
     }
 
+    /// Bytes of one unit's frozen parameters in a flat buffer padded to a multiple of `multiple`.
+    pub fn frozen_bytes_padded(&self, compute: i128, multiple: i128) -> i128 {
+        if self.trains {
+            return 0;
+        }
+        let parameters = self.unit.list.iter();
+        let length: i128 = parameters
+            .map(|parameter| round_up(i128::from(parameter.numel), ALIGN))
+            .sum();
+        compute * round_up(length, multiple)
+    }
+
     /// Bytes of one unit's frozen parameters.
     pub fn frozen_bytes(&self, compute: i128) -> i128 {
         if self.trains {

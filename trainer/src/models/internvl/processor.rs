@@ -81,7 +81,6 @@ fn arrangement((width, height): (u32, u32), side: u32, (least, most): (u32, u32)
         let difference = (ratio - f64::from(columns) / f64::from(rows)).abs();
         let tiles = u64::from(columns * rows) * u64::from(side).pow(2);
         // Equal to the bit, as in transformers.
-        #[allow(clippy::float_cmp)]
         let as_close = difference == best_difference && 2 * area > tiles;
         if difference < best_difference || as_close {
             (best, best_difference) = ((columns, rows), difference);

@@ -246,7 +246,6 @@ impl TextConfig {
 
     /// Standard deviation-preserving factor of the embedding, if it has one.
     pub fn embedding_scale(&self) -> Option<f64> {
-        #[allow(clippy::cast_precision_loss)]
         let root = (self.hidden as f64).sqrt();
         self.scaled_embedding.then_some(root)
     }

@@ -33,7 +33,6 @@ pub fn interpolated(frames: &[[i64; 2]], side: i64, merge: i64) -> Result<TableP
 }
 
 /// The two table rows around position `index` of `size` along one axis, and their weights.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 fn taps(index: i64, size: i64, side: i64) -> [(i64, f32); 2] {
     let at = index as f32 * (side - 1) as f32 / (size - 1).max(1) as f32;
     let floor = at.floor();

@@ -72,10 +72,8 @@ impl TileTower {
 /// transformers, since fractions fall on the boundaries.
 fn nearest(side: i64, table: i64) -> Result<Tensor> {
     let float = (Kind::Float, Device::Cpu);
-    #[allow(clippy::cast_precision_loss)]
     let step = 1.0 / table as f64;
     let boundaries = Tensor::f_arange_start_step(step, 1.0, step, float)?;
-    #[allow(clippy::cast_precision_loss)]
     let one = Tensor::f_full([1], side as f64, float)?.f_reciprocal()?;
     let fractions = Tensor::f_arange(side, float)?
         .f_mul(&one)?
