@@ -4,14 +4,13 @@ use tch::Tensor;
 
 use super::builder::UnitBuilder;
 use super::layers::{Activation, Mlp};
-use crate::engine::{ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
-use crate::error::{Error, Result};
+use super::vision::{FeatureLayer, FeatureUnit};
+use crate::engine::{UnitContext, Weights};
+use crate::error::Result;
 
 /// `linear_1`, activation, `linear_2`, over patch features without their class tokens.
 #[derive(Debug)]
 pub struct TwoLayerProjector {
-    name: String,
-    parameters: Vec<ParameterSpec>,
     mlp: Mlp,
     shape: ProjectorShape,
 }
@@ -29,60 +28,31 @@ pub struct ProjectorShape {
 }
 
 impl TwoLayerProjector {
-    pub fn new(mut b: UnitBuilder, shape: ProjectorShape) -> Self {
+    pub fn new(mut b: UnitBuilder, shape: ProjectorShape) -> FeatureUnit<Self> {
         let ProjectorShape {
             width,
             hidden,
             bias,
             ..
         } = shape;
-        Self {
+        let layer = Self {
             mlp: Mlp::Plain {
                 up: b.linear("linear_1", width, hidden, bias),
                 down: b.linear("linear_2", hidden, hidden, bias),
                 activation: shape.activation,
             },
             shape,
-            name: b.module(),
-            parameters: b.finish(),
-        }
+        };
+        FeatureUnit::new(b, layer)
     }
 }
 
-impl Unit for TwoLayerProjector {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn parameters(&self) -> &[ParameterSpec] {
-        &self.parameters
-    }
-
-    fn reads(&self, _side: &SideInputs) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn writes(&self) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn active(&self, side: &SideInputs) -> bool {
-        side.vision.is_some()
-    }
-
+impl FeatureLayer for TwoLayerProjector {
     fn random(&self) -> bool {
         self.mlp.random()
     }
 
-    fn forward(
-        &self,
-        weights: &Weights,
-        inputs: &[Tensor],
-        context: &UnitContext,
-    ) -> Result<Vec<Tensor>> {
-        let [x] = inputs else {
-            return Err(Error::Bug("a projector reads one stream".into()));
-        };
+    fn forward(&self, x: &Tensor, weights: &Weights, context: &UnitContext) -> Result<Tensor> {
         let ProjectorShape {
             width,
             rows,
@@ -96,6 +66,6 @@ impl Unit for TwoLayerProjector {
                 .f_narrow(1, skipped, rows - skipped)?
                 .f_reshape([-1, width])?,
         };
-        Ok(vec![self.mlp.forward(&x, weights, context)?])
+        self.mlp.forward(&x, weights, context)
     }
 }

@@ -3,16 +3,15 @@
 
 use tch::{Kind, Tensor};
 
-use crate::engine::{Param, ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
-use crate::error::{Error, Result};
+use crate::engine::{Param, UnitContext, Weights};
+use crate::error::Result;
 use crate::models::builder::UnitBuilder;
 use crate::models::layers::{Norm, NormKind};
+use crate::models::vision::{FeatureLayer, FeatureUnit};
 
 /// `mm_soft_emb_norm` and `mm_input_projection_weight` over pooled patches.
 #[derive(Debug)]
 pub struct PoolingProjector {
-    name: String,
-    parameters: Vec<ParameterSpec>,
     norm: Norm,
     weight: Param,
     shape: PoolingShape,
@@ -30,48 +29,19 @@ pub struct PoolingShape {
 }
 
 impl PoolingProjector {
-    pub fn new(mut b: UnitBuilder, shape: PoolingShape) -> Self {
+    pub fn new(mut b: UnitBuilder, shape: PoolingShape) -> FeatureUnit<Self> {
         let matrix = [shape.width, shape.hidden];
-        Self {
+        let layer = Self {
             norm: b.norm("mm_soft_emb_norm", shape.width, shape.norm),
             weight: b.parameter("mm_input_projection_weight", &matrix),
             shape,
-            name: b.module(),
-            parameters: b.finish(),
-        }
+        };
+        FeatureUnit::new(b, layer)
     }
 }
 
-impl Unit for PoolingProjector {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn parameters(&self) -> &[ParameterSpec] {
-        &self.parameters
-    }
-
-    fn reads(&self, _side: &SideInputs) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn writes(&self) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn active(&self, side: &SideInputs) -> bool {
-        side.vision.is_some()
-    }
-
-    fn forward(
-        &self,
-        weights: &Weights,
-        inputs: &[Tensor],
-        _context: &UnitContext,
-    ) -> Result<Vec<Tensor>> {
-        let [x] = inputs else {
-            return Err(Error::Bug("a projector reads one stream".into()));
-        };
+impl FeatureLayer for PoolingProjector {
+    fn forward(&self, x: &Tensor, weights: &Weights, _context: &UnitContext) -> Result<Tensor> {
         let PoolingShape {
             width,
             squares,
@@ -84,6 +54,6 @@ impl Unit for PoolingProjector {
         let normed = self
             .norm
             .forward(&pooled.f_reshape([-1, width])?, weights)?;
-        Ok(vec![normed.f_mm(&weights[self.weight])?])
+        Ok(normed.f_mm(&weights[self.weight])?)
     }
 }

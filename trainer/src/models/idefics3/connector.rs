@@ -2,17 +2,16 @@
 
 use tch::Tensor;
 
-use crate::engine::{ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
-use crate::error::{Error, Result};
+use crate::engine::{UnitContext, Weights};
+use crate::error::Result;
 use crate::models::builder::UnitBuilder;
 use crate::models::layers::Linear;
 use crate::models::shuffle::pixel_shuffle;
+use crate::models::vision::{FeatureLayer, FeatureUnit};
 
 /// Pixel shuffle by `scale`, then `modality_projection.proj`.
 #[derive(Debug)]
 pub struct Connector {
-    name: String,
-    parameters: Vec<ParameterSpec>,
     projection: Linear,
     /// Patches along a tile's side.
     side: i64,
@@ -20,58 +19,35 @@ pub struct Connector {
 }
 
 impl Connector {
-    pub fn new(mut b: UnitBuilder, width: i64, output: i64, side: i64, scale: i64) -> Self {
+    pub fn new(
+        mut b: UnitBuilder,
+        width: i64,
+        output: i64,
+        side: i64,
+        scale: i64,
+    ) -> FeatureUnit<Self> {
         let projection = b.linear(
             "modality_projection.proj",
             width * scale * scale,
             output,
             false,
         );
-        Self {
+        let layer = Self {
             projection,
             side,
             scale,
-            name: b.module(),
-            parameters: b.finish(),
-        }
+        };
+        FeatureUnit::new(b, layer)
     }
 }
 
-impl Unit for Connector {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn parameters(&self) -> &[ParameterSpec] {
-        &self.parameters
-    }
-
-    fn reads(&self, _side: &SideInputs) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn writes(&self) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn active(&self, side: &SideInputs) -> bool {
-        side.vision.is_some()
-    }
-
+impl FeatureLayer for Connector {
     fn random(&self) -> bool {
         self.projection.random()
     }
 
-    fn forward(
-        &self,
-        weights: &Weights,
-        inputs: &[Tensor],
-        context: &UnitContext,
-    ) -> Result<Vec<Tensor>> {
-        let [x] = inputs else {
-            return Err(Error::Bug("a connector reads one stream".into()));
-        };
+    fn forward(&self, x: &Tensor, weights: &Weights, context: &UnitContext) -> Result<Tensor> {
         let x = pixel_shuffle(x, self.side, self.scale)?;
-        Ok(vec![self.projection.forward(&x, weights, context)?])
+        self.projection.forward(&x, weights, context)
     }
 }

@@ -2,17 +2,16 @@
 
 use tch::Tensor;
 
-use crate::engine::{ParameterSpec, SideInputs, Stream, Unit, UnitContext, Weights};
-use crate::error::{Error, Result};
+use crate::engine::{UnitContext, Weights};
+use crate::error::Result;
 use crate::models::builder::UnitBuilder;
 use crate::models::layers::{Activation, Mlp, Norm, NormKind};
 use crate::models::shuffle::pixel_shuffle;
+use crate::models::vision::{FeatureLayer, FeatureUnit};
 
 /// Drops class tokens, shuffles, then `layer_norm`, `linear_1`, activation, `linear_2`.
 #[derive(Debug)]
 pub struct ShuffleProjector {
-    name: String,
-    parameters: Vec<ParameterSpec>,
     norm: Norm,
     mlp: Mlp,
     width: i64,
@@ -30,9 +29,9 @@ impl ShuffleProjector {
         [width, hidden]: [i64; 2],
         [side, scale]: [i64; 2],
         activation: Activation,
-    ) -> Self {
+    ) -> FeatureUnit<Self> {
         let merged = width * scale * scale;
-        Self {
+        let layer = Self {
             norm: b.norm("layer_norm", merged, NORM),
             mlp: Mlp::Plain {
                 up: b.linear("linear_1", merged, hidden, true),
@@ -42,51 +41,22 @@ impl ShuffleProjector {
             width,
             side,
             scale,
-            name: b.module(),
-            parameters: b.finish(),
-        }
+        };
+        FeatureUnit::new(b, layer)
     }
 }
 
-impl Unit for ShuffleProjector {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn parameters(&self) -> &[ParameterSpec] {
-        &self.parameters
-    }
-
-    fn reads(&self, _side: &SideInputs) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn writes(&self) -> &[Stream] {
-        &[Stream::Vision]
-    }
-
-    fn active(&self, side: &SideInputs) -> bool {
-        side.vision.is_some()
-    }
-
+impl FeatureLayer for ShuffleProjector {
     fn random(&self) -> bool {
         self.mlp.random()
     }
 
-    fn forward(
-        &self,
-        weights: &Weights,
-        inputs: &[Tensor],
-        context: &UnitContext,
-    ) -> Result<Vec<Tensor>> {
-        let [x] = inputs else {
-            return Err(Error::Bug("a projector reads one stream".into()));
-        };
+    fn forward(&self, x: &Tensor, weights: &Weights, context: &UnitContext) -> Result<Tensor> {
         let patches = self.side * self.side;
         let x = x.f_view([-1, patches + 1, self.width])?;
         let x = x.f_narrow(1, 1, patches)?.f_reshape([-1, self.width])?;
         let x = pixel_shuffle(&x, self.side, self.scale)?;
         let normed = self.norm.forward(&x, weights)?;
-        Ok(vec![self.mlp.forward(&normed, weights, context)?])
+        self.mlp.forward(&normed, weights, context)
     }
 }

@@ -2,6 +2,7 @@
 
 mod block;
 mod embeddings;
+mod features;
 mod grid;
 pub mod learned;
 mod patch_embed;
@@ -20,6 +21,7 @@ pub use block::{
     VisionBlock, VisionBlockShape,
 };
 pub use embeddings::{EmbeddingNames, EmbeddingShape, PatchEmbeddings};
+pub use features::{FeatureLayer, FeatureUnit};
 pub use grid::GridTower;
 pub use patch_embed::PatchEmbed;
 pub use patch_merger::{MergerNames, PatchMerger, QWEN2_VL_MERGER};
