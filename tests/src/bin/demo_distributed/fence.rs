@@ -1,5 +1,7 @@
 //! A trainer that is cut off lives on, and publishes nothing.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use integration::{
     TestNamespace, cluster_command, cordon, digits, jobs, operator, runs, wait_for,
@@ -21,8 +23,8 @@ const LONGER: i64 = 20;
 pub struct Fence {
     /// Steps of the checkpoints on the volume, each with the attempt that published it.
     pub checkpoints: Vec<Published>,
-    /// The cut-off trainer left by itself, while nobody could reach its node.
-    pub cut_off_trainer_left: bool,
+    /// From the cut until the cut-off trainer left by itself; nobody could reach its node.
+    pub seconds_until_left: f64,
 }
 
 /// A manifest on the volume.
@@ -44,11 +46,12 @@ pub async fn show(ns: &TestNamespace) -> Result<Fence> {
     let begun = begin(ns).await;
     cordon(&ns.client, &home, false).await?;
     begun?;
+    let cut = Instant::now();
     cluster_command(&["cut", &away]).await?;
-    let seen = while_cut(ns).await;
+    let seen = while_cut(ns, cut).await;
     cluster_command(&["mend", &away]).await?;
     wait_node_ready(&ns.client, &away).await?;
-    let status = seen?;
+    let (status, seconds_until_left) = seen?;
     let takeover = resumed_from(&status)?;
     let checkpoints = published(ns, &status).await?;
     let late = |p: &&Published| p.step > takeover && p.attempt != 2;
@@ -60,7 +63,7 @@ pub async fn show(ns: &TestNamespace) -> Result<Fence> {
     );
     Ok(Fence {
         checkpoints,
-        cut_off_trainer_left: true,
+        seconds_until_left,
     })
 }
 
@@ -75,7 +78,7 @@ async fn begin(ns: &TestNamespace) -> Result<()> {
 }
 
 /// The second attempt begins elsewhere, and the first one's trainer notices.
-async fn while_cut(ns: &TestNamespace) -> Result<VLFineTuneStatus> {
+async fn while_cut(ns: &TestNamespace, cut: Instant) -> Result<(VLFineTuneStatus, f64)> {
     let attempt_1 = [(vlft_crds::contract::env::ATTEMPT, "1")];
     let before = runs::processes(&ns.name, NAME, &attempt_1)?;
     ensure!(
@@ -92,13 +95,14 @@ async fn while_cut(ns: &TestNamespace) -> Result<VLFineTuneStatus> {
         Ok(left.is_empty().then_some(()))
     })
     .await?;
+    let left = cut.elapsed().as_secs_f64();
     let status = runs::succeeded(ns, NAME, END).await?;
     let verdict = status.attempts[0].verdict.as_ref();
     ensure!(
         verdict.is_some_and(|verdict| verdict.class == FailureClass::NodeLost),
         "{verdict:?}"
     );
-    Ok(status)
+    Ok((status, left))
 }
 
 fn resumed_from(status: &VLFineTuneStatus) -> Result<i64> {

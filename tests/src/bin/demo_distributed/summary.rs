@@ -105,9 +105,10 @@ impl Summary {
         };
         println!(
             "   cut-off      checkpoints: {} of attempt 1, {} of attempt 2; the cut-off trainer \
-             left by itself",
+             left by itself after {:.0} s",
             by(1),
-            by(2)
+            by(2),
+            self.fence.seconds_until_left
         );
         println!();
     }
