@@ -41,7 +41,7 @@ pub const VISUAL: PrefixTable = PrefixTable {
     disk: &["model.visual.", "visual."],
     probe: "patch_embed.proj.weight",
 };
-/// CLIP and SigLIP towers of LLaVA, PaliGemma and Gemma 3. transformers 5 has dropped the
+/// CLIP and SigLIP towers of LLaVA and Gemma 3. transformers 5 has dropped the
 /// level `vision_model` in memory.
 pub const VISION_TOWER: PrefixTable = PrefixTable {
     module: "model.vision_tower.",
@@ -71,11 +71,6 @@ pub const LLAVA_PROJECTOR: PrefixTable = PrefixTable {
     disk: &["model.multi_modal_projector.", "multi_modal_projector."],
     probe: "linear_1.weight",
 };
-/// PaliGemma's single layer.
-pub const PALIGEMMA_PROJECTOR: PrefixTable = PrefixTable {
-    probe: "linear.weight",
-    ..LLAVA_PROJECTOR
-};
 /// Gemma 3's norm and matrix.
 pub const GEMMA3_PROJECTOR: PrefixTable = PrefixTable {
     probe: "mm_input_projection_weight",
@@ -100,7 +95,7 @@ pub const IMAGE_NEWLINE: PrefixTable = PrefixTable {
 };
 
 /// Every part that may hold modules with adapters.
-const PARTS: [&PrefixTable; 11] = [
+const PARTS: [&PrefixTable; 10] = [
     &LANGUAGE_MODEL,
     &TEXT_MODEL,
     &VISUAL,
@@ -108,7 +103,6 @@ const PARTS: [&PrefixTable; 11] = [
     &INTERN_TOWER,
     &VISION_MODEL,
     &LLAVA_PROJECTOR,
-    &PALIGEMMA_PROJECTOR,
     &GEMMA3_PROJECTOR,
     &INTERN_PROJECTOR,
     &CONNECTOR,

@@ -1,4 +1,4 @@
-//! Processors that make every image one square, and the same text around it (Gemma 3, PaliGemma).
+//! Processors that make every image one square, and the same text around it (Gemma 3).
 
 use image::RgbImage;
 use tch::Tensor;

@@ -32,8 +32,6 @@ pub enum Bidirectional {
     No,
     /// The features of one image see each other (Gemma 3).
     Images,
-    /// Everything before the first supervised row, and a prompt as a whole (PaliGemma).
-    Prefix,
 }
 
 #[derive(Debug)]
@@ -130,7 +128,6 @@ impl LanguageLayouts {
                 Some(vision) => runs(batch, &vision.placeholder_positions_n)?,
                 None => return Ok(None),
             },
-            Bidirectional::Prefix => prefixes(batch)?,
         };
         order.apply(&blocks_t, 0).map(Some)
     }
@@ -147,26 +144,6 @@ fn runs(batch: &Batch, rows_n: &Tensor) -> Result<Tensor> {
         if let Some(block) = usize::try_from(row).ok().and_then(|r| blocks.get_mut(r)) {
             *block = run;
         }
-    }
-    Ok(Tensor::f_from_slice(&blocks)?)
-}
-
-/// 1 up to and with the row that predicts a segment's first supervised token, 0 behind; a
-/// segment without any is all prompt.
-fn prefixes(batch: &Batch) -> Result<Tensor> {
-    let labels = Vec::<i64>::try_from(batch.labels_t.f_to_device(Device::Cpu)?)?;
-    let mut blocks = Vec::with_capacity(labels.len());
-    let mut rest = labels.as_slice();
-    for length in &batch.segments {
-        let length = usize::try_from(*length).unwrap_or(0).min(rest.len());
-        let (segment, after) = rest.split_at(length);
-        let supervised = |label: &i64| *label != crate::batch::IGNORE_INDEX;
-        let prompt = segment
-            .iter()
-            .position(supervised)
-            .map_or(length, |i| i + 1);
-        blocks.extend((0..length).map(|row| i64::from(row < prompt)));
-        rest = after;
     }
     Ok(Tensor::f_from_slice(&blocks)?)
 }
